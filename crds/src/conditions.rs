@@ -1,0 +1,107 @@
+//! The one home of condition types and reasons, and of the rule by which conditions change.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
+/// The object does what its spec asks, for the observed generation. For a volume: attached where wanted (or able to
+/// attach) with at least `minInSync` copies.
+pub const READY: &str = "Ready";
+/// Work towards the spec goes on; present only while true.
+pub const RECONCILING: &str = "Reconciling";
+/// Work cannot go on without a person; present only while true.
+pub const STALLED: &str = "Stalled";
+/// Fewer copies than `replicaCount` are in sync; may be true beside `Ready`.
+pub const DEGRADED: &str = "Degraded";
+/// No resync or rebuild is running or needed.
+pub const RESYNCED: &str = "Resynced";
+
+/// Nothing more is to be done.
+pub const REASON_OK: &str = "AsWanted";
+/// The spec asks for what nothing realises yet.
+pub const REASON_NOT_IMPLEMENTED: &str = "NotImplemented";
+/// No node or drive passes the placement filters.
+pub const REASON_UNSCHEDULABLE: &str = "Unschedulable";
+/// A named object does not exist.
+pub const REASON_NOT_FOUND: &str = "NotFound";
+/// Legs are being made and zeroed.
+pub const REASON_PREPARING: &str = "PreparingLegs";
+/// Older epochs are being revoked at the legs.
+pub const REASON_REVOKING: &str = "Revoking";
+/// The consumer is assembling the array.
+pub const REASON_ATTACHING: &str = "Attaching";
+/// The consumer is taking the array down.
+pub const REASON_DETACHING: &str = "Detaching";
+/// Fewer than `minInSync` copies are in sync.
+pub const REASON_TOO_FEW_COPIES: &str = "TooFewCopies";
+/// A leg is missing.
+pub const REASON_LEG_MISSING: &str = "LegMissing";
+/// A leg is being rebuilt.
+pub const REASON_REBUILDING: &str = "Rebuilding";
+/// The volume is detached and can be attached.
+pub const REASON_DETACHED: &str = "Detached";
+/// The volume is attached where it is wanted.
+pub const REASON_ATTACHED: &str = "Attached";
+/// The object is being deleted.
+pub const REASON_DELETING: &str = "Deleting";
+/// Deletion waits until the volume is wanted nowhere.
+pub const REASON_STILL_ATTACHED: &str = "StillAttached";
+/// The consumer's node does not answer; a person must say that it is lost.
+pub const REASON_CONSUMER_UNREACHABLE: &str = "ConsumerUnreachable";
+/// No in-sync leg has confirmed the new epoch.
+pub const REASON_UNCONFIRMED: &str = "RevocationUnconfirmed";
+/// The daemon has not been heard of for long.
+pub const REASON_NO_HEARTBEAT: &str = "NoHeartbeat";
+/// The kernel or a tool lacks what is needed.
+pub const REASON_MISSING_CAPABILITY: &str = "MissingCapability";
+/// The host refused a step.
+pub const REASON_HOST_ERROR: &str = "HostError";
+/// The device or mount is in use.
+pub const REASON_BUSY: &str = "Busy";
+/// A leg's partition or bytes are not what they must be; nothing was touched.
+pub const REASON_CONFLICT: &str = "Conflict";
+
+/// Longest message that is written; the API server allows 32768.
+const MESSAGE_MAX: usize = 1024;
+
+/// What a condition should say now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Want {
+    /// Condition type.
+    pub type_: &'static str,
+    /// `Some(true)`, `Some(false)`, or `None` for `Unknown`.
+    pub status: Option<bool>,
+    /// CamelCase reason.
+    pub reason: &'static str,
+    /// For people.
+    pub message: String,
+}
+
+impl Want {
+    /// A condition that is true or false.
+    pub fn new(type_: &'static str, status: bool, reason: &'static str, message: impl Into<String>) -> Self {
+        Self { type_, status: Some(status), reason, message: message.into() }
+    }
+}
+
+/// The conditions after `want`: a type that is not in `want` goes away; `lastTransitionTime` moves only when the
+/// status does, so that an unchanged want gives an equal list.
+pub fn apply(old: &[Condition], want: &[Want], generation: Option<i64>, now: &Time) -> Vec<Condition> {
+    want.iter().map(|w| one(old.iter().find(|c| c.type_ == w.type_), w, generation, now)).collect()
+}
+
+fn one(old: Option<&Condition>, want: &Want, generation: Option<i64>, now: &Time) -> Condition {
+    let status = want.status.map_or("Unknown", |s| if s { "True" } else { "False" });
+    let since = old.filter(|c| c.status == status).map_or_else(|| now.clone(), |c| c.last_transition_time.clone());
+    Condition {
+        type_: want.type_.to_owned(),
+        status: status.to_owned(),
+        reason: want.reason.to_owned(),
+        message: want.message.chars().take(MESSAGE_MAX).collect(),
+        observed_generation: generation,
+        last_transition_time: since,
+    }
+}
+
+/// Whether condition `type_` is `True`.
+pub fn is_true(conditions: &[Condition], type_: &str) -> bool {
+    conditions.iter().any(|c| c.type_ == type_ && c.status == "True")
+}

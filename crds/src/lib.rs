@@ -1,0 +1,52 @@
+//! The custom resources of MeshStor: group `meshstor.io`, version `v1alpha1`, all cluster-scoped.
+//!
+//! The Rust types here are the one source of the API: `crds/*.yaml` is generated from them by the
+//! `crdgen` binary and never edited. A field's doc comment is what `kubectl explain` shows.
+//!
+//! Who writes what is in `docs/explanation/protocol.md`; the condition types and reasons are all in
+//! [`conditions`].
+
+pub mod conditions;
+pub mod naming;
+pub mod quantity;
+
+mod attachment;
+mod drain;
+mod node;
+mod policy;
+mod replica;
+mod volume;
+
+pub use attachment::*;
+pub use drain::*;
+pub use node::*;
+pub use policy::*;
+pub use replica::*;
+pub use volume::*;
+
+pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
+/// API group of every kind.
+pub const GROUP: &str = "meshstor.io";
+/// Version of every kind.
+pub const VERSION: &str = "v1alpha1";
+/// One mebibyte in bytes: the unit of alignment of capacities, partitions and the MD data offset.
+pub const MIB: u64 = 1 << 20;
+
+/// The finalizer with which the operator holds a `MeshVolume` until nothing of it is left.
+pub const VOLUME_FINALIZER: &str = "meshstor.io/volume";
+/// The finalizer with which a node's daemon holds a `MeshReplica` until its partition is observed gone.
+pub const REPLICA_FINALIZER: &str = "meshstor.io/replica";
+
+/// All definitions, in the order in which they are applied.
+pub fn all() -> Vec<k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition> {
+    use kube::CustomResourceExt as _;
+    vec![
+        MeshAttachment::crd(),
+        MeshNode::crd(),
+        MeshReplica::crd(),
+        MeshVolume::crd(),
+        NodeDrain::crd(),
+        ReplicaSetPolicy::crd(),
+    ]
+}

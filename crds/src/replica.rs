@@ -1,0 +1,174 @@
+//! `MeshReplica`: one leg of a volume.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::{CustomResource, KubeSchema};
+use serde::{Deserialize, Serialize};
+
+use crate::Transport;
+
+/// One leg: a partition on one node's drive, and who may use it. Written by the operator, never by people.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[kube(
+    group = "meshstor.io",
+    version = "v1alpha1",
+    kind = "MeshReplica",
+    plural = "meshreplicas",
+    shortname = "mrep",
+    category = "meshstor",
+    status = "MeshReplicaStatus",
+    derive = "PartialEq",
+    cel,
+    doc = "One leg of a volume: a partition on one node's drive, and who may use it. Written by the operator, never by people.",
+    selectable = ".spec.node",
+    selectable = ".spec.volume",
+    printcolumn(name = "Volume", type_ = "string", json_path = ".spec.volume"),
+    printcolumn(name = "Slot", type_ = "integer", json_path = ".spec.slot"),
+    printcolumn(name = "Node", type_ = "string", json_path = ".spec.node"),
+    printcolumn(name = "Drive", type_ = "string", json_path = ".spec.drive"),
+    printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
+    printcolumn(name = "Epoch", type_ = "integer", json_path = ".spec.epoch"),
+    printcolumn(name = "Revoked-Below", type_ = "integer", json_path = ".status.revokedBelow"),
+    printcolumn(name = "Consumer", type_ = "string", json_path = ".spec.grant.consumer"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(cel)]
+#[x_kube(validation = Rule::new("!has(self.grant) || self.grant.epoch == self.epoch").message("spec.grant.epoch: must equal spec.epoch; a grant is for the newest epoch only"))]
+pub struct MeshReplicaSpec {
+    /// Name of the volume. It never changes.
+    #[schemars(length(min = 1, max = 63))]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("spec.volume: never changes; the operator makes another leg instead"))]
+    pub volume: String,
+    /// UID of the volume, from which the partition's and the array's UUIDs are derived. It never changes.
+    #[schemars(length(min = 1, max = 64))]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("spec.volumeUid: never changes; the operator makes another leg instead"))]
+    pub volume_uid: String,
+    /// Slot in the array, from 0. It never changes.
+    #[schemars(range(min = 0, max = 31))]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("spec.slot: never changes; the operator makes another leg instead"))]
+    pub slot: i32,
+    /// Node that holds the leg. It never changes.
+    #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("spec.node: never changes; the operator makes another leg instead"))]
+    pub node: String,
+    /// Identity of the drive, as in `MeshNode.status.drives[].id`. It never changes.
+    #[schemars(length(min = 1, max = 128))]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("spec.drive: never changes; the operator makes another leg instead"))]
+    pub drive: String,
+    /// Size of the partition in bytes, a whole number of MiB.
+    #[schemars(range(min = 1_048_576))]
+    #[x_kube(validation = Rule::new("self % 1048576 == 0").message("spec.sizeBytes: must be a whole number of MiB"))]
+    #[x_kube(validation = Rule::new("self >= oldSelf").message("spec.sizeBytes: may only grow"))]
+    pub size_bytes: i64,
+    /// Newest epoch that the leg is told of: everything of an older one must be revoked. It only grows.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    #[x_kube(validation = Rule::new("self >= oldSelf").message("spec.epoch: only grows"))]
+    pub epoch: i64,
+    /// Who may use the leg in `epoch`; absent while nobody may.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grant: Option<Grant>,
+    /// Fabric of its export.
+    #[serde(default)]
+    pub transport: Transport,
+    /// NVMe-oF I/O queues of its export.
+    #[serde(default = "io_queues")]
+    #[schemars(range(min = 1, max = 64))]
+    pub io_queues: i32,
+}
+
+fn io_queues() -> i32 {
+    2
+}
+
+/// Leave of one consumer to use a leg.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Grant {
+    /// Epoch of the record for which it holds.
+    #[schemars(range(min = 1))]
+    pub epoch: i64,
+    /// Number of this grant, new with every export of the leg.
+    #[schemars(range(min = 1))]
+    pub number: i64,
+    /// Node that may use the leg.
+    #[schemars(length(min = 1, max = 253))]
+    pub consumer: String,
+    /// Host NQN of that node, the only entry of the export's allow-list.
+    #[schemars(length(min = 1, max = 223))]
+    pub host_nqn: String,
+}
+
+/// What the node's daemon has seen of a leg.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct MeshReplicaStatus {
+    /// The `metadata.generation` that this status answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// `Ready`, and while true `Reconciling` and `Stalled`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+    /// The partition, once it is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub partition: Option<LegPartition>,
+    /// Progress of zeroing, 0 to 100.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 100))]
+    pub zeroed_percent: Option<i32>,
+    /// Every epoch below this one is revoked at the leg: no I/O of it can land any more. It only grows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    #[x_kube(validation = Rule::new("self >= oldSelf").message("status.revokedBelow: only grows"))]
+    pub revoked_below: Option<i64>,
+    /// The export, while there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub export: Option<Export>,
+    /// Highest grant number that this leg has ever served, on any boot: it is never served again after a reboot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub spent_grant: Option<i64>,
+}
+
+/// The partition under a leg.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct LegPartition {
+    /// Its GPT partition UUID.
+    #[schemars(length(min = 36, max = 36))]
+    pub uuid: String,
+    /// First byte on the drive.
+    #[schemars(range(min = 0))]
+    pub first_byte: i64,
+    /// Size in bytes.
+    #[schemars(range(min = 0))]
+    pub size_bytes: i64,
+    /// True when it was proved to read as zeros and nothing has used it since.
+    pub blank: bool,
+}
+
+/// A live NVMe-oF export of a leg.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Export {
+    /// Epoch of its grant.
+    #[schemars(range(min = 1))]
+    pub epoch: i64,
+    /// Number of its grant.
+    #[schemars(range(min = 1))]
+    pub grant: i64,
+    /// Subsystem NQN, of this grant alone.
+    #[schemars(length(max = 223))]
+    pub nqn: String,
+    /// Address of the listener.
+    #[schemars(length(max = 64))]
+    pub address: String,
+    /// TCP port of the listener, of this export alone.
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: i32,
+    /// UUID of the namespace, fresh with each export.
+    #[schemars(length(min = 36, max = 36))]
+    pub device_uuid: String,
+}

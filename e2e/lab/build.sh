@@ -1,0 +1,306 @@
+#!/usr/bin/env bash
+# Builds what the end-to-end lab runs on, each once per content, into ${XDG_CACHE_HOME:-~/.cache}/meshstor:
+#
+#   build.sh kernel   a User-Mode Linux kernel (7.3, SMP) from Debian's source package and the patches of a series
+#   build.sh kube     kube-apiserver, kube-controller-manager, kube-scheduler, kubectl and etcd, from their Go modules
+#   build.sh root     the root directory that all guests share, from Debian packages
+#   build.sh all      the three, in the order root, kernel, kube
+#   build.sh paths    KERNEL=…, KUBE=…, ROOT=…: where these are or would be; builds nothing, and is instantaneous
+#
+# Every name of a mirror is taken from this machine's own apt sources (or MESHSTOR_DEBIAN_MIRROR); signatures are always checked.
+set -euo pipefail
+# shellcheck source-path=SCRIPTDIR source=lib.sh
+. "$(dirname -- "${BASH_SOURCE[0]}")/lib.sh"
+
+trap stop_step EXIT
+trap 'exit 130' INT TERM
+
+apt_dir=$cache_dir/apt
+keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+
+missing() { die "missing prerequisite: $* (see README)"; }
+
+# require_debian <program or file>=<package>…: installs the packages whose program or file is not there.
+require_debian() {
+	local pair name wanted=()
+	for pair in "$@"; do
+		name=${pair%%=*}
+		case $name in
+		/*) [[ -e $name ]] || wanted+=("${pair#*=}") ;;
+		*) command -v "$name" >/dev/null || wanted+=("${pair#*=}") ;;
+		esac
+	done
+	((${#wanted[@]})) || return 0
+	command -v apt-get >/dev/null || missing "apt-get, to install ${wanted[*]}"
+	[[ $(id -u) == 0 ]] || missing "root, to install ${wanted[*]}"
+	step apt "installing ${wanted[*]}" "$cache_dir/log/apt-install.log" install_debian "${wanted[@]}"
+}
+
+install_debian() {
+	export DEBIAN_FRONTEND=noninteractive
+	apt-get install -y --no-install-recommends "$@" && return
+	apt-get update
+	apt-get install -y --no-install-recommends "$@"
+}
+
+require_root() { [[ $(id -u) == 0 ]] || missing "root"; }
+
+require_space() { # <GiB>
+	local free
+	mkdir -p -- "$cache_dir"
+	free=$(df --output=avail -B1G -- "$cache_dir" | tail -n 1)
+	((free >= $1)) || missing "$1 GiB free in $cache_dir (there are $((free)))"
+}
+
+require_go() {
+	local version
+	command -v go >/dev/null || missing "go 1.26 or newer"
+	version=$(go env GOVERSION)
+	[[ $version =~ ^go([0-9]+)\.([0-9]+) ]] || missing "go 1.26 or newer"
+	((BASH_REMATCH[1] > 1 || BASH_REMATCH[2] >= 26)) || missing "go 1.26 or newer"
+}
+
+# The Debian mirror that this machine itself uses, so that a proxy or a local mirror keeps working.
+debian_mirror() {
+	local mirror=${MESHSTOR_DEBIAN_MIRROR:-}
+	if [[ -z $mirror ]] && command -v apt-get >/dev/null; then
+		# shellcheck disable=SC2016 # the dollars are apt's
+		mirror=$(apt-get indextargets --format '$(LABEL)|$(CREATED_BY)|$(SITE)' 2>/dev/null |
+			awk -F'|' '$1 == "Debian" && $2 == "Packages" && !url { url = $3 } END { print url }')
+	fi
+	[[ -n $mirror ]] || missing "a Debian mirror in this machine's apt sources, or its URL in MESHSTOR_DEBIAN_MIRROR"
+	echo "$mirror"
+}
+
+# An apt of our own: it sees only the suites we name, and never touches the machine's lists or packages.
+private_apt() {
+	local mirror
+	mirror=$(debian_mirror)
+	mkdir -p -- "$apt_dir"/{lists/partial,cache/archives/partial,etc/parts}
+	: >"$apt_dir/status"
+	echo "deb [signed-by=$keyring] $mirror trixie-backports main" >"$apt_dir/etc/sources.list"
+	cat >"$apt_dir/apt.conf" <<-EOF
+		Dir::State "$apt_dir";
+		Dir::State::lists "$apt_dir/lists";
+		Dir::State::status "$apt_dir/status";
+		Dir::Cache "$apt_dir/cache";
+		Dir::Etc "$apt_dir/etc";
+		Dir::Etc::sourcelist "$apt_dir/etc/sources.list";
+		Dir::Etc::sourceparts "$apt_dir/etc/parts";
+		Dir::Etc::preferencesparts "$apt_dir/etc/parts";
+		// A suite that is no longer refreshed keeps its signature but passes its date.
+		Acquire::Check-Valid-Until "false";
+		Acquire::Languages "none";
+		Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";
+		APT::Sandbox::User "root";
+	EOF
+	APT_CONFIG=$apt_dir/apt.conf apt-get update
+}
+
+# ---- kernel ------------------------------------------------------------------------------------------------------------------
+#
+# One source tree and one object tree serve all hashes: patches and configuration are switched in place, so make rebuilds only
+# what they touch (a change in drivers/md takes seconds). A crash while patches are being switched leaves `switching` behind and
+# costs one full build.
+
+kernel_work=$cache_dir/kernel/work/${kernel_package##*-}
+
+kernel_fetch() {
+	private_apt
+	mkdir -p -- "$cache_dir/debs"
+	cd -- "$cache_dir/debs"
+	local version deb
+	version=$(APT_CONFIG=$apt_dir/apt.conf apt-cache show --no-all-versions "$kernel_package" | sed -n 's/^Version: //p')
+	[[ -n $version ]]
+	if [[ ! -e $kernel_work/switching && $(cat "$kernel_work/version" 2>/dev/null) == "$version" ]]; then
+		return
+	fi
+	rm -rf -- "$kernel_work"
+	mkdir -p -- "$kernel_work"/{src,obj,applied,deb}
+	: >"$kernel_work/switching"
+	APT_CONFIG=$apt_dir/apt.conf apt-get download "$kernel_package"
+	deb=$(echo "${kernel_package}"_*.deb)
+	dpkg-deb -x "$deb" "$kernel_work/deb"
+	tar -C "$kernel_work/src" --strip-components=1 -xf "$kernel_work/deb/usr/src/$kernel_package.tar.xz"
+	rm -rf -- "$kernel_work/deb" "$cache_dir/debs/$deb"
+	echo "$version" >"$kernel_work/version"
+	rm -- "$kernel_work/switching"
+}
+
+kernel_switch_patches() {
+	local patch number=0 wanted
+	mapfile -t wanted < <(kernel_patches)
+	if cmp -s <(cat -- "$kernel_work"/applied/* 2>/dev/null) <(cat -- /dev/null "${wanted[@]}"); then return; fi
+	: >"$kernel_work/switching"
+	for patch in $(cd -- "$kernel_work/applied" && printf '%s\n' * | sort -r); do
+		[[ $patch == '*' ]] || patch -d "$kernel_work/src" -p1 -R -s --no-backup-if-mismatch <"$kernel_work/applied/$patch"
+	done
+	rm -f -- "$kernel_work"/applied/*
+	for patch in "${wanted[@]}"; do
+		number=$((number + 1))
+		patch -d "$kernel_work/src" -p1 -s --no-backup-if-mismatch <"$patch"
+		cp -- "$patch" "$(printf '%s/applied/%04d' "$kernel_work" "$number")"
+	done
+	rm -- "$kernel_work/switching"
+}
+
+kernel_make() { make -s -C "$kernel_work/src" O="$kernel_work/obj" ARCH=um "$@"; }
+
+# An option that Kconfig dropped without a word would show up as a puzzling failure in a guest: say it here instead.
+kernel_configure() {
+	local fragment=$kernel_work/fragment line lost=0
+	cat -- "$repo_dir"/kernel/lab/{common,uml}.config >"$fragment"
+	kernel_make defconfig
+	(cd -- "$kernel_work/src" && ./scripts/kconfig/merge_config.sh -m -O ../obj ../obj/.config "$fragment")
+	kernel_make olddefconfig
+	while IFS= read -r line; do
+		grep -qxF -- "$line" "$kernel_work/obj/.config" || {
+			echo "wanted $line, but: $(grep -E "(^|# )${line%%=*}( |=)" "$kernel_work/obj/.config" || echo 'no such option')"
+			lost=1
+		}
+	done < <(grep '=y$' "$fragment")
+	return "$lost"
+}
+
+kernel_compile() {
+	# UML executes from its TMPDIR while it probes the host, so a noexec /tmp would break the build's own tests too.
+	export KBUILD_BUILD_USER=meshstor KBUILD_BUILD_HOST=lab
+	kernel_make -j"$(($(nproc) + 1))" linux
+}
+
+build_kernel() {
+	local out log started
+	out=$(kernel_out)
+	is_done "$out" && return
+	require_debian flex=flex bison=bison bc=bc make=make gcc=gcc xz=xz-utils patch=patch perl=perl cpio=cpio rsync=rsync \
+		/usr/include/libelf.h=libelf-dev /usr/include/openssl/ssl.h=libssl-dev "$keyring=debian-archive-keyring"
+	require_space 6
+	started=$(date +%s)
+	log=$cache_dir/log/kernel-$(basename "$out").log
+	rm -rf -- "$out" "$log"
+	step kernel "fetching $kernel_package" "$log" kernel_fetch
+	step kernel "applying the series '$series_name'" "$log" kernel_switch_patches
+	step kernel "configuring" "$log" kernel_configure
+	step kernel "compiling (about 6 minutes from nothing, seconds after a small change)" "$log" kernel_compile
+	mkdir -p -- "$out"
+	cp -- "$kernel_work/obj/linux" "$out/linux"
+	cp -- "$kernel_work/obj/.config" "$out/config"
+	mark_done "$out" "$started" "$kernel_package $(cat "$kernel_work/version"), series $series_name"
+	say "kernel: ready in $(($(date +%s) - started)) s: $out/linux"
+}
+
+# ---- kube --------------------------------------------------------------------------------------------------------------------
+
+kube_tool() { # <import path> <directory of the module> <output file>
+	local stamp=k8s.io/component-base/version
+	cd -- "$2"
+	CGO_ENABLED=0 go build -mod=readonly -trimpath \
+		-ldflags "-s -w -X $stamp.gitVersion=v$kube_version -X $stamp.gitMajor=1 -X $stamp.gitMinor=36" -o "$3" "$1"
+}
+
+build_kube() {
+	local out log started name
+	out=$(kube_out)
+	is_done "$out" && return
+	require_go
+	require_space 6
+	started=$(date +%s)
+	log=$cache_dir/log/kube-$(basename "$out").log
+	rm -rf -- "$out" "$log"
+	mkdir -p -- "$out"
+	step kube "building etcd (about 30 seconds)" "$log" kube_tool go.etcd.io/etcd/server/v3 "$lab_dir/kube/etcd" "$out/etcd"
+	step kube "building kube-apiserver (about 4 minutes)" "$log" \
+		kube_tool k8s.io/kubernetes/cmd/kube-apiserver "$lab_dir/kube" "$out/kube-apiserver"
+	for name in kube-controller-manager kube-scheduler kubectl; do
+		step kube "building $name (less than a minute)" "$log" \
+			kube_tool "k8s.io/kubernetes/cmd/$name" "$lab_dir/kube" "$out/$name"
+	done
+	mark_done "$out" "$started" "kubernetes v$kube_version, $(cd "$lab_dir/kube/etcd" && go list -m go.etcd.io/etcd/server/v3), $(go env GOVERSION)"
+	say "kube: ready in $(($(date +%s) - started)) s: $out"
+}
+
+# ---- root --------------------------------------------------------------------------------------------------------------------
+
+root_bootstrap() { # <directory>
+	local list mirror
+	mirror=$(debian_mirror)
+	list=$(IFS=,; echo "${root_packages[*]}")
+	mkdir -p -- "$cache_dir/root/tmp"
+	TMPDIR=$cache_dir/root/tmp mmdebstrap --mode=root --variant=minbase --keyring="$keyring" \
+		--aptopt='Acquire::Check-Valid-Until "false"' --aptopt='Acquire::Languages "none"' \
+		--dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
+		--dpkgopt='path-exclude=/usr/share/locale/*' \
+		--include="$list" "$root_suite" "$1" "deb $mirror $root_suite main"
+}
+
+# Packages and guest-init are hashed apart: a new guest-init gets a tree of hard links to the packages' tree, in a second.
+build_root() {
+	local out log started base
+	out=$(root_out)
+	is_done "$out" && return
+	base=$cache_dir/root/base-$(root_base_hash)
+	started=$(date +%s)
+	log=$cache_dir/log/root-$(basename "$out").log
+	rm -rf -- "$out" "$log"
+	if ! is_done "$base"; then
+		require_root
+		require_debian mmdebstrap=mmdebstrap "$keyring=debian-archive-keyring"
+		require_space 2
+		rm -rf -- "$base"
+		step root "unpacking Debian $root_suite (about 1 minute)" "$log" root_bootstrap "$base"
+		mark_done "$base" "$started" "Debian $root_suite: ${root_packages[*]}"
+	fi
+	step root "adding guest-init" "$log" root_finish "$base" "$out"
+	mark_done "$out" "$started" "Debian $root_suite and guest-init"
+	say "root: ready in $(($(date +%s) - started)) s: $out"
+}
+
+root_finish() { # <base> <tree>
+	local name
+	cp -al -- "$1" "$2"
+	rm -- "$2/.done" "$2/.meta"
+	install -m 0755 -- "$lab_dir/guest-init" "$2/sbin/meshstor-init"
+	# Never assemble an array on our own account: only the daemon decides that.
+	mkdir -p -- "$2/run" "$2/etc/nvme" "$2/etc/mdadm"
+	rm -f -- "$2/etc/mdadm/mdadm.conf" "$2/etc/machine-id" "$2/etc/resolv.conf" "$2/etc/hostname" "$2/etc/nvme/hostnqn" "$2/etc/nvme/hostid"
+	echo 'AUTO -all' >"$2/etc/mdadm/mdadm.conf"
+	# Files that guest-init binds its own over, and mount points; the tree itself is read-only for guests.
+	for name in machine-id hostname hosts resolv.conf nvme/hostnqn nvme/hostid; do
+		rm -f -- "$2/etc/$name"
+		: >"$2/etc/$name"
+	done
+	mkdir -p -- "$2/sys" "$2/proc" "$2/dev" "$2/tmp" "$2/var/lib/meshstor" "$2/var/lib/kubelet"
+}
+
+paths() {
+	printf 'KERNEL=%q\nKUBE=%q\nROOT=%q\n' "$(kernel_out)/linux" "$(kube_out)" "$(root_out)"
+}
+
+# One build at a time per cache; a second caller waits and then finds the work done.
+locked() {
+	mkdir -p -- "$cache_dir"
+	exec 9>"$cache_dir/.build.lock"
+	flock -n 9 || {
+		say "another build.sh is at work in $cache_dir; waiting for it"
+		flock 9
+	}
+	"$@" 9>&-
+}
+
+[[ -r $repo_dir/kernel/lab/$series_name.series ]] || die "no such kernel series: kernel/lab/$series_name.series"
+
+case ${1:-all} in
+kernel | kube | root)
+	locked "build_$1"
+	paths
+	;;
+all)
+	for what in root kernel kube; do locked "build_$what"; done
+	paths
+	;;
+paths) paths ;;
+*)
+	sed -n '2,9s/^# \{0,1\}//p' -- "${BASH_SOURCE[0]}" >&2
+	exit 2
+	;;
+esac

@@ -1,0 +1,111 @@
+# shellcheck shell=bash
+# Shared by build.sh, info.sh and smoke.sh: where things live, and how a slow step is run so that a person sees it move.
+
+lab_dir=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
+repo_dir=$(cd -- "$lab_dir/../.." && pwd)
+cache_dir=${XDG_CACHE_HOME:-$HOME/.cache}/meshstor
+
+# Which kernel the guests run: the name of a list of patches in kernel/lab/<name>.series.
+series_name=${MESHSTOR_KERNEL:-stock}
+kernel_package=linux-source-7.3
+root_suite=forky
+root_packages=(mdadm nvme-cli fio xfsprogs e2fsprogs util-linux mount iproute2 nftables kmod procps gdisk ca-certificates psmisc
+	dmsetup iputils-ping)
+kube_version=1.36.4
+# Raised when a recipe in build.sh changes in a way that must not reuse what an older recipe built.
+recipe=1
+
+say() { printf 'lab: %s\n' "$*" >&2; }
+die() {
+	say "$*"
+	exit 1
+}
+
+digest() { sha256sum | cut -c1-16; }
+
+# The patches of the chosen series, in order, as absolute paths.
+kernel_patches() {
+	local series="$repo_dir/kernel/lab/$series_name.series" line
+	while IFS= read -r line; do
+		case $line in '' | '#'*) continue ;; esac
+		printf '%s\n' "$repo_dir/kernel/$line"
+	done <"$series"
+}
+
+kernel_hash() {
+	local patches
+	mapfile -t patches < <(kernel_patches)
+	{
+		echo "kernel $recipe $kernel_package"
+		cat -- "$repo_dir"/kernel/lab/{common,uml}.config "${patches[@]}"
+	} | digest
+}
+
+kube_hash() {
+	{
+		echo "kube $recipe $kube_version"
+		cat -- "$lab_dir"/kube/go.{mod,sum} "$lab_dir"/kube/etcd/go.{mod,sum}
+	} | digest
+}
+
+root_base_hash() { echo "root $recipe $root_suite ${root_packages[*]}" | digest; }
+
+root_hash() {
+	{
+		root_base_hash
+		cat -- "$lab_dir/guest-init"
+	} | digest
+}
+
+kernel_out() { echo "$cache_dir/kernel/$(kernel_hash)"; }
+kube_out() { echo "$cache_dir/kube/$(kube_hash)"; }
+root_out() { echo "$cache_dir/root/$(root_hash)"; }
+
+# A directory without this marker is half-built: never used, and removed by the next build.
+is_done() { [[ -e $1/.done ]]; }
+
+# mark_done <directory> <start, seconds since the epoch> <where it came from>
+mark_done() {
+	{
+		echo "seconds=$(($(date +%s) - $2))"
+		echo "bytes=$(du -sb --apparent-size -- "$1" | cut -f1)"
+		echo "built=$(date -u +%Y-%m-%dT%H:%M:%SZ)"
+		echo "source=$3"
+	} >"$1/.meta"
+	: >"$1/.done"
+}
+
+step_pid=
+stop_step() {
+	if [[ -n $step_pid ]]; then kill -- "-$step_pid" 2>/dev/null || true; fi
+}
+
+# step <what> <label> <log> <command…>: runs the command with its output in the log, says every 15 s that it is still at it,
+# and shows the end of the log if it fails.
+step() {
+	local what=$1 label=$2 log=$3 started=$SECONDS rc=0
+	shift 3
+	mkdir -p -- "$(dirname -- "$log")"
+	say "$what: $label"
+	set -m
+	(
+		set +m
+		"$@"
+	) >>"$log" 2>&1 </dev/null &
+	step_pid=$!
+	set +m
+	local next=15
+	while kill -0 "$step_pid" 2>/dev/null; do
+		sleep 0.2
+		if ((SECONDS - started >= next)); then
+			say "$what: $label … $((SECONDS - started)) s"
+			next=$((next + 15))
+		fi
+	done
+	wait "$step_pid" || rc=$?
+	step_pid=
+	if ((rc != 0)); then
+		tail -n 25 -- "$log" | sed 's/^/lab:   | /' >&2
+		die "$what: failed ($label); the whole log: $log"
+	fi
+}
