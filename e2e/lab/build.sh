@@ -8,6 +8,7 @@
 #   build.sh paths    KERNEL=…, KUBE=…, ROOT=…: where these are or would be; builds nothing, and is instantaneous
 #
 # Every name of a mirror is taken from this machine's own apt sources (or MESHSTOR_DEBIAN_MIRROR); signatures are always checked.
+# shellcheck disable=SC2317 # the builders are called by name, at the very end
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 . "$(dirname -- "${BASH_SOURCE[0]}")/lib.sh"
@@ -128,14 +129,17 @@ kernel_fetch() {
 }
 
 kernel_switch_patches() {
-	local patch number=0 wanted
+	local patch number wanted applied
+	shopt -s nullglob
+	applied=("$kernel_work"/applied/*)
 	mapfile -t wanted < <(kernel_patches)
-	if cmp -s <(cat -- "$kernel_work"/applied/* 2>/dev/null) <(cat -- /dev/null "${wanted[@]}"); then return; fi
+	if cmp -s <(cat -- /dev/null "${applied[@]}") <(cat -- /dev/null "${wanted[@]}"); then return; fi
 	: >"$kernel_work/switching"
-	for patch in $(cd -- "$kernel_work/applied" && printf '%s\n' * | sort -r); do
-		[[ $patch == '*' ]] || patch -d "$kernel_work/src" -p1 -R -s --no-backup-if-mismatch <"$kernel_work/applied/$patch"
+	for ((number = ${#applied[@]} - 1; number >= 0; number--)); do
+		patch -d "$kernel_work/src" -p1 -R -s --no-backup-if-mismatch <"${applied[number]}"
 	done
-	rm -f -- "$kernel_work"/applied/*
+	rm -f -- "${applied[@]}"
+	number=0
 	for patch in "${wanted[@]}"; do
 		number=$((number + 1))
 		patch -d "$kernel_work/src" -p1 -s --no-backup-if-mismatch <"$patch"
@@ -276,31 +280,32 @@ paths() {
 	printf 'KERNEL=%q\nKUBE=%q\nROOT=%q\n' "$(kernel_out)/linux" "$(kube_out)" "$(root_out)"
 }
 
-# One build at a time per cache; a second caller waits and then finds the work done.
-locked() {
+# One build of a thing at a time; a second caller waits and then finds the work done.
+locked() { # <kernel|kube|root>
 	mkdir -p -- "$cache_dir"
-	exec 9>"$cache_dir/.build.lock"
+	exec 9>"$cache_dir/.$1.lock"
 	flock -n 9 || {
-		say "another build.sh is at work in $cache_dir; waiting for it"
+		say "$1: another build.sh is at work on it; waiting"
 		flock 9
 	}
-	"$@" 9>&-
+	"build_$1" 9>&-
 }
 
-[[ -r $repo_dir/kernel/lab/$series_name.series ]] || die "no such kernel series: kernel/lab/$series_name.series"
+# Read whole before it runs, so that an edit of this file cannot derail a build that is under way.
+main() {
+	local what
+	[[ -r $repo_dir/kernel/lab/$series_name.series ]] || die "no such kernel series: kernel/lab/$series_name.series"
+	case ${1:-all} in
+	kernel | kube | root) locked "$1" ;;
+	all) for what in root kernel kube; do locked "$what"; done ;;
+	paths) ;;
+	*)
+		sed -n '2,9s/^# \{0,1\}//p' -- "${BASH_SOURCE[0]}" >&2
+		exit 2
+		;;
+	esac
+	paths
+}
 
-case ${1:-all} in
-kernel | kube | root)
-	locked "build_$1"
-	paths
-	;;
-all)
-	for what in root kernel kube; do locked "build_$what"; done
-	paths
-	;;
-paths) paths ;;
-*)
-	sed -n '2,9s/^# \{0,1\}//p' -- "${BASH_SOURCE[0]}" >&2
-	exit 2
-	;;
-esac
+main "$@"
+exit

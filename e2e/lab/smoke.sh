@@ -30,7 +30,7 @@ ip link set br0 up
 # boot <node> <number>: starts a guest whose agent is this script's `agent` function; its process id is in $guest.
 boot() {
 	local node=$1 number=$2 dir=$work/$1
-	mkdir -p "$dir/share" "$dir/tmp"
+	mkdir -p "$dir/share" "$dir/uml"
 	truncate -s 1G "$dir/disk0" "$dir/disk1"
 	agent "$node" >"$dir/share/agent"
 	chmod +x "$dir/share/agent"
@@ -38,7 +38,7 @@ boot() {
 	ip link set "tap$number" master br0 up
 	TMPDIR=/dev/shm "$kernel" root=/dev/root rootfstype=hostfs "rootflags=$root" ro init=/sbin/meshstor-init mem=512M \
 		seccomp=on ncpus=2 "vec0:transport=tap,ifname=tap$number,depth=64,gro=1" "ubd0=$dir/disk0" "ubd1=$dir/disk1" \
-		con=null con0=fd:0,fd:1 quiet "umid=$node" "meshstor.node=$node" "meshstor.ip=10.77.0.1$number/24" \
+		con=null con0=fd:0,fd:1 quiet null_blk.nr_devices=0 "uml_dir=$dir/uml/" "umid=$node" "meshstor.node=$node" "meshstor.ip=10.77.0.1$number/24" \
 		"meshstor.share=$dir/share" </dev/null >"$dir/console" 2>&1 &
 	guest=$!
 }
