@@ -26,7 +26,8 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "In-Sync", type_ = "string", json_path = ".status.term.inSync"),
     printcolumn(name = "Device", type_ = "string", json_path = ".status.array.device"),
     printcolumn(name = "Mounted", type_ = "string", json_path = ".status.array.mountPath"),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.term) || (has(self.status) && has(self.status.term))").message("status.term: the record lives as long as the volume; it is never removed")
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(cel)]
@@ -61,7 +62,8 @@ pub struct LostConsumer {
 /// The record and what the consumer's daemon has seen.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("!has(oldSelf.term) || has(self.term)").message("status.term: the record lives as long as the volume; it is never removed"))]
+#[x_kube(validation = Rule::new("!has(self.ended) || (has(self.term) && self.ended.epoch <= self.term.epoch)").message("status.ended.epoch: no epoch that has not begun can have ended"))]
+#[x_kube(validation = Rule::new("!has(oldSelf.ended) || (has(self.ended) && self.ended.epoch >= oldSelf.ended.epoch)").message("status.ended: its epoch only grows; it is never removed"))]
 pub struct MeshAttachmentStatus {
     /// The `metadata.generation` that this status answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -6,11 +6,15 @@
 //! Who writes what is in `docs/explanation/protocol.md`; the condition types and reasons are all in
 //! [`conditions`].
 
+// Two printer columns of one type are no mistake.
+#![allow(clippy::duplicated_attributes)]
+
 pub mod conditions;
 pub mod naming;
 pub mod quantity;
 
 mod attachment;
+mod bounds;
 mod drain;
 mod node;
 mod policy;
@@ -41,12 +45,14 @@ pub const REPLICA_FINALIZER: &str = "meshstor.io/replica";
 /// All definitions, in the order in which they are applied.
 pub fn all() -> Vec<k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition> {
     use kube::CustomResourceExt as _;
-    vec![
+    let mut all = vec![
         MeshAttachment::crd(),
         MeshNode::crd(),
         MeshReplica::crd(),
         MeshVolume::crd(),
         NodeDrain::crd(),
         ReplicaSetPolicy::crd(),
-    ]
+    ];
+    all.iter_mut().for_each(bounds::conditions);
+    all
 }

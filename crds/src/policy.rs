@@ -85,7 +85,7 @@ pub struct Placement {
     pub spread: Vec<Spread>,
     /// Only nodes with all of these labels.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(length(max = 16))]
+    #[schemars(extend("maxProperties" = 16, "additionalProperties" = {"type": "string", "maxLength": 63}))]
     pub node_selector: BTreeMap<String, String>,
     /// Only drives of these models.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

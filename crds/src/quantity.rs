@@ -65,7 +65,9 @@ mod tests {
 
     #[test]
     fn reads_what_the_api_server_reads() {
-        for (text, want) in [("64Mi", 64 << 20), ("1.5Gi", 3 << 29), ("1G", 1_000_000_000), ("1e3", 1000), ("5", 5), ("0.5Ki", 512)] {
+        for (text, want) in
+            [("64Mi", 64 << 20), ("1.5Gi", 3 << 29), ("1G", 1_000_000_000), ("1e3", 1000), ("5", 5), ("0.5Ki", 512)]
+        {
             assert_eq!(bytes(text), Ok(want), "{text}");
         }
     }

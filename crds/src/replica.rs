@@ -29,7 +29,9 @@ use crate::Transport;
     printcolumn(name = "Epoch", type_ = "integer", json_path = ".spec.epoch"),
     printcolumn(name = "Revoked-Below", type_ = "integer", json_path = ".status.revokedBelow"),
     printcolumn(name = "Consumer", type_ = "string", json_path = ".spec.grant.consumer"),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.revokedBelow) || (has(self.status) && has(self.status.revokedBelow))").message("status.revokedBelow: only grows; it is never removed"),
+    validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.spentGrant) || (has(self.status) && has(self.status.spentGrant))").message("status.spentGrant: only grows; it is never removed")
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(cel)]
@@ -129,6 +131,7 @@ pub struct MeshReplicaStatus {
     /// Highest grant number that this leg has ever served, on any boot: it is never served again after a reboot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
+    #[x_kube(validation = Rule::new("self >= oldSelf").message("status.spentGrant: only grows"))]
     pub spent_grant: Option<i64>,
 }
 

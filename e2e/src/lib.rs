@@ -1,1 +1,35 @@
-//! x
+//! The lab: a real control plane (etcd, kube-apiserver, controller-manager, scheduler), the operator, and guests with real
+//! kernels that run the node daemon, all in one network and process namespace that goes away with the process.
+//!
+//! The binary `meshstor-lab` shows the demo; `tests/e2e.rs` holds the end-to-end tests. Everything is synchronous: a harness
+//! that waits by polling reads best from top to bottom. As in a `main`, errors are `anyhow`: nobody here handles one, a person
+//! reads it.
+
+pub mod agent;
+pub mod api;
+pub mod artifacts;
+pub mod certs;
+pub mod control_plane;
+pub mod demo;
+pub mod guest;
+pub mod footprint;
+pub mod kubeconfig;
+pub mod lab;
+pub mod load;
+pub mod manifests;
+pub mod netns;
+pub mod prerequisites;
+pub mod process;
+pub mod timeline;
+pub mod uml;
+pub mod volume;
+pub mod wait;
+pub mod writer;
+
+/// Prints one line of progress with the seconds since the process began.
+#[macro_export]
+macro_rules! say {
+    ($($arg:tt)*) => {
+        println!("[{:6.1}s] {}", $crate::wait::since_start().as_secs_f64(), format_args!($($arg)*))
+    };
+}

@@ -1,1 +1,11 @@
-//! x
+//! MeshStor's node daemon: prepares and exports legs, assembles arrays, records losses before they count.
+//!
+//! [`leg`] and [`attachment`] are the pure cores: from what is observed to the one next step. [`control`] are the
+//! hands: watches, workers, status writes. [`host`] is the one seam to the kernel.
+
+pub mod attachment;
+pub mod control;
+pub mod host;
+pub mod ids;
+pub mod leg;
+pub mod wake;

@@ -1,0 +1,81 @@
+# MeshStor. `make help` lists what there is; everything is a few lines, so that it can be run by hand too.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+
+LOGS := target/test-logs
+# A suite's log is what the closing line is counted from.
+logged = mkdir -p $(LOGS); { $(1) ; } 2>&1 | tee $(LOGS)/$(2).log
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: lab
+lab: prerequisites ## Build what the lab runs on: kernel, control plane, guests' root (once; about 20 minutes)
+	@e2e/lab/build.sh all
+
+.PHONY: lab-info
+lab-info: ## Show what the lab has built, how large and how long ago
+	@e2e/lab/info.sh
+
+.PHONY: demo
+demo: lab build ## Three nodes, one volume, a power cut, no lost write (KEEP=1 leaves the lab running)
+	@target/debug/meshstor-lab demo $(if $(KEEP),--keep)
+
+.PHONY: demo-down
+demo-down: build ## Take down what `make demo KEEP=1` left
+	@target/debug/meshstor-lab demo-down
+
+.PHONY: test
+test: prerequisites ## All tests: fast, then api, then e2e; ends with 'N passed, N failed'
+	@rm -rf $(LOGS); mkdir -p $(LOGS); failed=0; \
+	for suite in fast api e2e; do $(MAKE) --no-print-directory test-$$suite || failed=1; done; \
+	e2e/tally.sh $$(find $(LOGS) -name '*.log') || failed=1; \
+	exit $$failed
+
+.PHONY: test-fast
+test-fast: prerequisites lint ## Format, clippy, generated files, unit tests (no root needed)
+	@$(call logged,cargo test --locked --no-fail-fast --workspace --exclude meshstor-e2e \
+		&& cargo test --locked --no-fail-fast -p meshstor-e2e --lib --bins,fast)
+
+.PHONY: test-api
+test-api: prerequisites ## The API's rules, RBAC and admission policies against a real API server
+	@e2e/lab/build.sh kube >/dev/null
+	@$(call logged,crds/tests/with-api-server.sh,api)
+
+.PHONY: test-e2e
+test-e2e: lab build ## Real kernels, a real control plane, faults and a verifying writer
+	@$(call logged,cargo test --locked --no-fail-fast -p meshstor-e2e --test e2e,e2e)
+
+.PHONY: build
+build: prerequisites ## Build all programs
+	@cargo build --locked --workspace --bins
+
+.PHONY: crds
+crds: ## Generate crds/*.yaml from crds/src
+	@cargo run --locked -q -p meshstor-crds --bin crdgen -- crds
+
+.PHONY: fmt
+fmt: ## Format the Rust code
+	@cargo fmt --all
+
+.PHONY: lint
+lint: ## Check the format, clippy, and that crds/*.yaml is what the types say
+	@cargo fmt --all --check
+	@cargo clippy --locked --workspace --all-targets --all-features -- -D warnings
+	@cargo run --locked -q -p meshstor-crds --bin crdgen -- --check crds
+
+.PHONY: prerequisites
+prerequisites:
+	@missing() { echo "make: missing prerequisite: $$1 (see README)" >&2; exit 1; }; \
+	at_least() { [[ $$(printf '%s\n' "$$1" "$$2" | sort -V | head -n 1) == "$$1" ]]; }; \
+	if [[ "$(MAKECMDGOALS)" != test-fast && $$(id -u) != 0 ]]; then missing "root"; fi; \
+	command -v cargo >/dev/null || missing "cargo 1.90 or newer"; \
+	at_least 1.90 "$$(cargo --version | cut -d' ' -f2)" || missing "cargo 1.90 or newer"; \
+	if [[ "$(MAKECMDGOALS)" != test-fast ]]; then \
+		command -v go >/dev/null || missing "go 1.26 or newer"; \
+		at_least 1.26 "$$(go env GOVERSION | sed 's/^go//; s/[^0-9.].*//')" || missing "go 1.26 or newer"; \
+	fi

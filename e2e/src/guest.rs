@@ -1,0 +1,184 @@
+//! Guests: nodes with a kernel of their own, drives that outlive their power, and a share through which the harness reaches them.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::agent::{Agent, Answer, Request};
+use crate::netns;
+use crate::prerequisites::Prerequisites;
+use crate::process::Process;
+use crate::wait::{Look, secs, wait_for};
+
+/// How long any program in a guest may take by default.
+pub const TIMEOUT: Duration = secs(60);
+/// Drives of a guest.
+const DRIVES: usize = 2;
+
+/// The hardware of one guest.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    /// Name of the node.
+    pub name: String,
+    /// Its address.
+    pub ip: Ipv4Addr,
+    /// Its tap on the bridge.
+    pub tap: String,
+    /// Its directory.
+    pub dir: PathBuf,
+    /// Its drives: sparse files.
+    pub disks: Vec<PathBuf>,
+    /// Its memory.
+    pub memory_mib: u32,
+}
+
+impl Machine {
+    /// Directory that the guest sees as `/run/share`.
+    pub fn share(&self) -> PathBuf {
+        self.dir.join("share")
+    }
+
+    /// Log of its console.
+    pub fn console(&self) -> PathBuf {
+        self.dir.join(format!("{}.console.log", self.name))
+    }
+}
+
+/// What can run a machine: User-Mode Linux here; QEMU with KVM would be another.
+pub trait Runner: Send + Sync {
+    /// Powers the machine on. The process is the machine: killing it is a power cut.
+    fn start(&self, machine: &Machine) -> Result<Process>;
+}
+
+/// A machine and, while it is on, its process.
+pub struct Guest {
+    /// Its hardware.
+    pub machine: Machine,
+    runner: Arc<dyn Runner>,
+    process: Option<Process>,
+    daemon: Option<i32>,
+}
+
+impl Guest {
+    /// Makes drives, share and tap of node `n<number>`; it is off.
+    pub fn new(found: &Prerequisites, dir: &std::path::Path, number: u8, drive_bytes: u64, runner: Arc<dyn Runner>) -> Result<Self> {
+        let name = format!("n{number}");
+        let dir = dir.join(&name);
+        std::fs::create_dir_all(dir.join("share/logs"))?;
+        std::fs::create_dir_all(dir.join("uml"))?;
+        let disks: Vec<PathBuf> = (0..DRIVES).map(|n| dir.join(format!("disk{n}"))).collect();
+        for disk in &disks {
+            File::create(disk)?.set_len(drive_bytes)?;
+        }
+        for (program, link) in [
+            ("meshstor-guest-agent", "agent"),
+            ("meshstor-node-daemon", "meshstor-node-daemon"),
+            ("meshstor-verify-writer", "writer"),
+            ("meshstor-poller", "poller"),
+        ] {
+            std::fs::copy(found.bins.join(program), dir.join("share").join(link)).with_context(|| format!("copy {program}"))?;
+        }
+        let machine = Machine { ip: Ipv4Addr::new(10, 77, 0, 10 + number), tap: format!("ms-{name}"), name, dir, disks, memory_mib: 512 };
+        netns::add_tap(&machine.tap)?;
+        Ok(Self { machine, runner, process: None, daemon: None })
+    }
+
+    /// Name of the node.
+    pub fn name(&self) -> &str {
+        &self.machine.name
+    }
+
+    /// Powers it on, without waiting.
+    pub fn power_on(&mut self) -> Result<()> {
+        self.process = Some(self.runner.start(&self.machine)?);
+        Ok(())
+    }
+
+    /// Waits until its agent answers.
+    pub fn wait_until_up(&mut self) -> Result<()> {
+        let agent = self.agent();
+        let process = self.process.as_mut().context("the guest is off")?;
+        wait_for(&format!("{} to boot (console: {})", self.machine.name, self.machine.console().display()), secs(60), || {
+            process.check()?;
+            agent.shell("true", secs(5)).map(|_| Look::Done(()))
+        })
+    }
+
+    /// A power cut: nothing in the guest gets to do anything any more.
+    pub fn cut_power(&mut self) -> Result<()> {
+        self.daemon = None;
+        self.process.take().with_context(|| format!("{} is off already", self.machine.name))?.kill().map(drop)
+    }
+
+    /// Whether it is on.
+    pub fn is_on(&self) -> bool {
+        self.process.is_some()
+    }
+
+    /// Its agent.
+    pub fn agent(&self) -> Agent {
+        Agent::new(self.machine.ip)
+    }
+
+    /// Runs a shell script in it, whatever its exit code.
+    pub fn try_shell(&self, script: &str) -> Result<Answer> {
+        self.agent().shell(script, TIMEOUT).with_context(|| format!("on {}", self.machine.name))
+    }
+
+    /// Runs a shell script in it and gives its output; a failure of the script is an error.
+    pub fn shell(&self, script: &str) -> Result<String> {
+        let answer = self.try_shell(script)?;
+        if answer.code != 0 {
+            bail!("on {}: `{script}` ended with {}: {}{}", self.machine.name, answer.code, answer.stdout, answer.stderr);
+        }
+        Ok(answer.stdout)
+    }
+
+    /// Starts a program in the background; its log is in the share's `logs`.
+    pub fn spawn(&self, argv: &[&str], env: BTreeMap<String, String>, log: &str) -> Result<i32> {
+        let argv = argv.iter().map(|&a| a.to_owned()).collect();
+        Ok(self.agent().ask(&Request::Spawn { argv, env, log: log.to_owned() }, secs(20))?.pid)
+    }
+
+    /// Whether a spawned process runs.
+    pub fn is_alive(&self, pid: i32) -> Result<bool> {
+        Ok(self.agent().ask(&Request::Alive { pid }, secs(20))?.alive)
+    }
+
+    /// Sends a signal to a spawned process.
+    pub fn kill(&self, pid: i32, signal: i32) -> Result<()> {
+        self.agent().ask(&Request::Kill { pid, signal }, secs(20)).map(drop)
+    }
+
+    /// Starts the node daemon, with these arguments and this environment.
+    pub fn start_daemon(&mut self, args: &[String], env: &BTreeMap<String, String>) -> Result<()> {
+        let mut argv = vec!["/run/share/meshstor-node-daemon"];
+        argv.extend(args.iter().map(String::as_str));
+        self.daemon = Some(self.spawn(&argv, env.clone(), "node-daemon.log")?);
+        Ok(())
+    }
+
+    /// The daemon's process id, if it was started since the guest was.
+    pub fn daemon(&self) -> Option<i32> {
+        self.daemon
+    }
+
+    /// `kill -9` of the daemon; waits until it is gone.
+    pub fn kill_daemon(&mut self) -> Result<()> {
+        let pid = self.daemon.take().with_context(|| format!("no daemon runs on {}", self.machine.name))?;
+        self.kill(pid, 9)?;
+        wait_for("the daemon to be gone", secs(30), || {
+            Ok(if self.is_alive(pid)? { Look::NotYet(format!("process {pid} runs")) } else { Look::Done(()) })
+        })
+    }
+
+    /// The kernel's log.
+    pub fn dmesg(&self) -> Result<String> {
+        self.shell("dmesg")
+    }
+}

@@ -1,0 +1,253 @@
+//! The lab as a whole: control plane, operator, guests and their daemons.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::api::{self, is_true};
+use crate::control_plane::ControlPlane;
+use crate::footprint::Footprint;
+use crate::guest::Guest;
+use crate::kubeconfig::{self, Proof};
+use crate::manifests::Workload;
+use crate::prerequisites::Prerequisites;
+use crate::process::{Process, run};
+use crate::say;
+use crate::uml::Uml;
+use crate::wait::{Look, secs, wait_for};
+
+/// Drives that a guest's daemon may use: User-Mode Linux's disks, not their partitions.
+const DRIVES: &str = "/dev/ubd?";
+
+/// What a lab has.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Number of guests.
+    pub guests: u8,
+    /// Size of each of a guest's two drives.
+    pub drive_bytes: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { guests: 3, drive_bytes: 3 << 30 }
+    }
+}
+
+/// A running lab. Dropping it ends everything that it started.
+pub struct Lab {
+    /// Where its files are.
+    pub dir: PathBuf,
+    /// Its control plane.
+    pub control: ControlPlane,
+    guests: Vec<Guest>,
+    operator: Option<Process>,
+    found: Prerequisites,
+    workloads: Workloads,
+}
+
+struct Workloads {
+    operator: Workload,
+    daemon: Workload,
+}
+
+impl Lab {
+    /// Brings everything up in `target/e2e/<name>`, which is emptied first, and waits until every node is ready.
+    pub fn up(found: Prerequisites, name: &str, options: Options) -> Result<Self> {
+        let dir = found.target.join("e2e").join(name);
+        match std::fs::remove_dir_all(&dir) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error).context(format!("empty {}", dir.display())),
+            _ => std::fs::create_dir_all(dir.join("logs"))?,
+        }
+        let runner = Arc::new(Uml { kernel: found.kernel.clone(), root: found.root.clone() });
+        let mut guests = (1..=options.guests)
+            .map(|number| Guest::new(&found, &dir, number, options.drive_bytes, runner.clone()))
+            .collect::<Result<Vec<_>>>()?;
+        // The guests boot while the control plane starts.
+        guests.iter_mut().try_for_each(Guest::power_on)?;
+        let control = ControlPlane::start(&found, &dir)?;
+        let workloads = apply_manifests(&found, &control)?;
+        let mut lab = Self { dir, control, guests, operator: None, found, workloads };
+        lab.register_nodes()?;
+        lab.start_operator()?;
+        for name in lab.nodes() {
+            lab.guest_mut(&name)?.wait_until_up()?;
+            say!("{name} is up: {}", lab.guest(&name)?.shell("uname -sr")?.trim());
+            lab.start_daemon(&name)?;
+        }
+        lab.wait_for_nodes()?;
+        Ok(lab)
+    }
+
+    /// Node objects, as kubelets would make them, and a daemon's kubeconfig for each, its token bound to the node.
+    fn register_nodes(&self) -> Result<()> {
+        let account = &self.workloads.daemon;
+        for (number, guest) in self.guests.iter().enumerate() {
+            let name = guest.name();
+            let labels = json!({
+                "kubernetes.io/hostname": name, "kubernetes.io/os": "linux", "topology.kubernetes.io/zone": format!("z{}", number + 1),
+            });
+            let node = json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": name, "labels": labels } });
+            let node = self.control.api.create("/api/v1/nodes", &node)?;
+            let token = self.control.api.token(&account.namespace, &account.account, Some(&node))?;
+            kubeconfig::write(&guest.machine.share().join("kubeconfig"), &self.control.ca, Proof::Token(&token))?;
+        }
+        Ok(())
+    }
+
+    /// Starts the operator, as its manifest says.
+    pub fn start_operator(&mut self) -> Result<()> {
+        let workload = &self.workloads.operator;
+        let kubeconfig = self.dir.join("operator.kubeconfig");
+        let token = self.control.api.token(&workload.namespace, &workload.account, None)?;
+        kubeconfig::write(&kubeconfig, &self.control.ca, Proof::Token(&token))?;
+        let fields = BTreeMap::from([
+            ("metadata.name", "meshstor-operator-lab".to_owned()),
+            ("metadata.namespace", workload.namespace.clone()),
+        ]);
+        let env = workload.env(&fields)?;
+        let mut command = Command::new(self.found.bins.join("meshstor-operator"));
+        command.args(workload.args(&env, &[])?).envs(env).env("KUBECONFIG", &kubeconfig);
+        self.operator = Some(Process::start("meshstor-operator", &mut command, &self.dir.join("logs/operator.log"))?);
+        Ok(())
+    }
+
+    /// `kill -9` of the operator.
+    pub fn kill_operator(&mut self) -> Result<()> {
+        self.operator.take().context("the operator does not run")?.kill().map(drop)
+    }
+
+    /// Starts a node's daemon, as its manifest says, but with the guests' drives.
+    pub fn start_daemon(&mut self, node: &str) -> Result<()> {
+        let workload = self.workloads.daemon.clone();
+        let guest = self.guest_mut(node)?;
+        let ip = guest.machine.ip.to_string();
+        let fields = BTreeMap::from([
+            ("spec.nodeName", node.to_owned()),
+            ("status.hostIP", ip.clone()),
+            ("status.podIP", ip),
+            ("metadata.namespace", workload.namespace.clone()),
+            ("metadata.name", format!("meshstor-node-daemon-{node}")),
+        ]);
+        let mut env = workload.env(&fields)?;
+        let args = workload.args(&env, &[("--drives", DRIVES)])?;
+        env.insert("KUBECONFIG".to_owned(), "/run/share/kubeconfig".to_owned());
+        env.insert("RUST_BACKTRACE".to_owned(), "1".to_owned());
+        guest.start_daemon(&args, &env)
+    }
+
+    /// Powers a guest on again, with its old drives, and starts its daemon.
+    pub fn power_on(&mut self, node: &str) -> Result<()> {
+        let guest = self.guest_mut(node)?;
+        guest.power_on()?;
+        guest.wait_until_up()?;
+        self.start_daemon(node)
+    }
+
+    /// An outage of the API server: it is stopped, not ended, so that connections hang.
+    pub fn stop_api(&self) -> Result<()> {
+        self.control.apiserver().signal(Signal::STOP)
+    }
+
+    /// The end of the outage.
+    pub fn continue_api(&self) -> Result<()> {
+        self.control.apiserver().signal(Signal::CONT)
+    }
+
+    /// Waits until every node that is on is `Ready`, with its drives.
+    pub fn wait_for_nodes(&mut self) -> Result<()> {
+        for node in self.nodes() {
+            wait_for(&format!("MeshNode {node} to be Ready with two drives"), secs(60), || {
+                self.check_processes()?;
+                let seen = self.control.api.get(&api::ours("meshnodes", &node))?;
+                let drives = seen["status"]["drives"].as_array().map_or(0, Vec::len);
+                Ok(if is_true(&seen, "Ready") && drives == 2 { Look::Done(()) } else { Look::NotYet(seen["status"].to_string()) })
+            })?;
+        }
+        Ok(())
+    }
+
+    /// An error if something that should run does not.
+    pub fn check_processes(&mut self) -> Result<()> {
+        self.control.check()?;
+        self.operator.iter_mut().try_for_each(Process::check)
+    }
+
+    /// Runs the real kubectl as administrator and gives its output.
+    pub fn kubectl(&self, args: &[&str]) -> Result<String> {
+        run(kubectl(&self.found, &self.control.admin).args(args))
+    }
+
+    /// Applies YAML or JSON from a string.
+    pub fn apply(&self, object: &Value) -> Result<()> {
+        let file = self.dir.join("apply.json");
+        std::fs::write(&file, serde_json::to_vec(object)?)?;
+        self.kubectl(&["apply", "-f", &file.to_string_lossy()]).map(drop)
+    }
+
+    /// The repository, for its samples.
+    pub fn repo(&self) -> &Path {
+        &self.found.repo
+    }
+
+    /// Names of all nodes.
+    pub fn nodes(&self) -> Vec<String> {
+        self.guests.iter().map(|guest| guest.name().to_owned()).collect()
+    }
+
+    /// All guests.
+    pub fn guests(&self) -> &[Guest] {
+        &self.guests
+    }
+
+    /// A guest by its name.
+    pub fn guest(&self, node: &str) -> Result<&Guest> {
+        self.guests.iter().find(|guest| guest.name() == node).with_context(|| format!("there is no node {node}"))
+    }
+
+    /// A guest by its name, to change it.
+    pub fn guest_mut(&mut self, node: &str) -> Result<&mut Guest> {
+        self.guests.iter_mut().find(|guest| guest.name() == node).with_context(|| format!("there is no node {node}"))
+    }
+
+    /// Footprints of all nodes.
+    pub fn footprints(&self) -> Result<Vec<(String, Footprint)>> {
+        self.guests.iter().map(|guest| Ok((guest.name().to_owned(), Footprint::of(guest)?))).collect()
+    }
+
+    /// Waits until every node's footprint is what it was.
+    pub fn wait_for_footprints(&self, before: &[(String, Footprint)]) -> Result<()> {
+        for (node, before) in before {
+            wait_for(&format!("nothing to be left on {node}"), secs(30), || {
+                let differences = Footprint::of(self.guest(node)?)?.since(before);
+                Ok(if differences.is_empty() { Look::Done(()) } else { Look::NotYet(differences.join("; ")) })
+            })?;
+        }
+        Ok(())
+    }
+}
+
+fn kubectl(found: &Prerequisites, kubeconfig: &Path) -> Command {
+    let mut command = Command::new(found.kube.join("kubectl"));
+    command.arg("--kubeconfig").arg(kubeconfig).arg("--cache-dir=/dev/shm/kubectl").current_dir(&found.repo);
+    command
+}
+
+/// Applies CRDs, RBAC, admission and workloads as a user does, and reads back what the workloads say.
+fn apply_manifests(found: &Prerequisites, control: &ControlPlane) -> Result<Workloads> {
+    let kubectl = |args: &[&str]| run(kubectl(found, &control.admin).args(args));
+    kubectl(&["apply", "-f", "crds/"])?;
+    kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "crd", "--all"])?;
+    kubectl(&["apply", "-k", "config/default"])?;
+    say!("CRDs, RBAC, admission policies and workloads are applied");
+    let read = |kind: &str| -> Result<Workload> {
+        let list: Value = serde_json::from_str(&kubectl(&["get", kind, "-n", "meshstor-system", "-o", "json"])?)?;
+        Workload::from_object(list["items"].get(0).with_context(|| format!("config/default has a {kind}"))?)
+    };
+    Ok(Workloads { operator: read("deployments")?, daemon: read("daemonsets")? })
+}

@@ -1,0 +1,75 @@
+//! When things happened, on one clock: that of the machine, which the guests of User-Mode Linux and the API server share.
+
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context as _, Result};
+use serde_json::Value;
+
+use crate::guest::Guest;
+
+/// A change that the poller in a guest has seen: it happened after `after` and not later than `by`.
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// The last look that showed the old value.
+    pub after: SystemTime,
+    /// The first look that showed the new value.
+    pub by: SystemTime,
+    /// The file.
+    pub path: String,
+    /// What it said before; `-` for not there.
+    pub old: String,
+    /// What it said then.
+    pub new: String,
+}
+
+/// Starts the poller in a guest; gives its process id.
+pub fn watch(guest: &Guest) -> Result<i32> {
+    guest.spawn(&["/run/share/poller"], std::collections::BTreeMap::new(), "poller.log")
+}
+
+/// What the poller in a guest has seen so far.
+pub fn changes(guest: &Guest) -> Result<Vec<Change>> {
+    let text = std::fs::read_to_string(guest.machine.share().join("logs/poller.log"))?;
+    text.lines().map(|line| parse(line).with_context(|| format!("poller wrote {line:?}"))).collect()
+}
+
+fn parse(line: &str) -> Option<Change> {
+    let words: Vec<&str> = line.split(' ').collect();
+    let [after, by, path, old, new] = words.as_slice() else { return None };
+    let time = |word: &str| Some(UNIX_EPOCH + Duration::from_nanos(word.parse().ok()?));
+    Some(Change { after: time(after)?, by: time(by)?, path: (*path).to_owned(), old: (*old).to_owned(), new: (*new).to_owned() })
+}
+
+/// One accepted write of the record of an attachment.
+#[derive(Clone, Debug)]
+pub struct RecordWrite {
+    /// When the API server had its answer ready: the record is in etcd by then.
+    pub at: SystemTime,
+    /// Who wrote.
+    pub by: String,
+    /// `status.term` as it was then.
+    pub term: Value,
+}
+
+/// All accepted writes of the status of the attachment `name`, in order, from the audit log.
+pub fn record_writes(audit: &Path, name: &str) -> Result<Vec<RecordWrite>> {
+    let text = std::fs::read_to_string(audit).with_context(|| format!("read {}", audit.display()))?;
+    let events = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let mine = events.filter(|event| {
+        let object = &event["objectRef"];
+        object["resource"] == "meshattachments" && object["subresource"] == "status" && object["name"] == name
+    });
+    mine.filter(|event| event["responseStatus"]["code"] == 200)
+        .map(|event| {
+            let at: jiff::Timestamp = event["stageTimestamp"].as_str().context("an audit event has a time")?.parse()?;
+            let by = event["user"]["username"].as_str().unwrap_or_default().to_owned();
+            Ok(RecordWrite { at: SystemTime::from(at), by, term: event["responseObject"]["status"]["term"].clone() })
+        })
+        .collect()
+}
+
+/// Seconds from `from` to `to`, negative if it is the other way round.
+pub fn seconds(from: SystemTime, to: SystemTime) -> f64 {
+    to.duration_since(from).map_or_else(|error| -error.duration().as_secs_f64(), |time| time.as_secs_f64())
+}

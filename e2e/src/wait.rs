@@ -1,0 +1,67 @@
+//! Waiting by polling, with an error that says what was awaited and what was last seen.
+
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+/// Time between two looks, short enough not to be felt and long enough not to load two cores.
+const INTERVAL: Duration = Duration::from_millis(100);
+
+/// What a look found.
+pub enum Look<T> {
+    /// What was awaited.
+    Done(T),
+    /// Not yet; what was seen instead, for the error.
+    NotYet(String),
+}
+
+/// `Done(())` if `done`, else `NotYet(seen)`.
+pub fn when(done: bool, seen: impl Into<String>) -> Look<()> {
+    if done { Look::Done(()) } else { Look::NotYet(seen.into()) }
+}
+
+/// Looks until `look` says `Done`. An error of `look` counts as "not yet": servers may be on their way up.
+pub fn wait_for<T>(what: &str, timeout: Duration, mut look: impl FnMut() -> Result<Look<T>>) -> Result<T> {
+    let began = Instant::now();
+    loop {
+        let seen = match look() {
+            Ok(Look::Done(value)) => return Ok(value),
+            Ok(Look::NotYet(seen)) => seen,
+            Err(error) => format!("error: {error:#}"),
+        };
+        if began.elapsed() > timeout {
+            bail!("waited {} s for {what}; last seen: {seen}", timeout.as_secs());
+        }
+        pause(INTERVAL);
+    }
+}
+
+/// Holds that `look` stays true for the whole of `time`; the first `NotYet` is an error.
+pub fn holds_for(what: &str, time: Duration, mut look: impl FnMut() -> Result<Look<()>>) -> Result<()> {
+    let began = Instant::now();
+    while began.elapsed() < time {
+        if let Look::NotYet(seen) = look()? {
+            bail!("{what} should have held for {} s, but after {:.1} s: {seen}", time.as_secs(), began.elapsed().as_secs_f64());
+        }
+        pause(INTERVAL);
+    }
+    Ok(())
+}
+
+/// The one sleep of the harness: between two looks.
+#[allow(clippy::disallowed_methods, reason = "the harness is synchronous; there is no executor to block")]
+pub fn pause(time: Duration) {
+    std::thread::sleep(time);
+}
+
+/// Time since the process first asked.
+pub fn since_start() -> Duration {
+    static START: OnceLock<Instant> = OnceLock::new();
+    START.get_or_init(Instant::now).elapsed()
+}
+
+/// Shorthand for seconds.
+pub const fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}

@@ -1,0 +1,102 @@
+//! End-to-end tests: real kernels, a real control plane, the real operator and daemons. `README` of `e2e/` says how to run them.
+//!
+//! One lab serves all tests, one after another, each with volumes of its own. Around each test its runner proves that it left
+//! nothing on any node and that no kernel complained. A test that fails leaves what a person needs in `target/e2e/<test>/`, and
+//! the next one gets a new lab.
+
+mod crashes;
+mod faults;
+mod life;
+mod neighbours;
+
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Context as _, Result, bail};
+use libtest_mimic::{Arguments, Failed, Trial};
+use meshstor_e2e::lab::{Lab, Options};
+use meshstor_e2e::prerequisites::Prerequisites;
+use meshstor_e2e::{artifacts, netns, say};
+
+/// A test: its name, and what it does in a lab in which every node is ready.
+type Test = (&'static str, fn(&mut Lab) -> Result<()>);
+
+/// Directory of the suite's lab in `target/e2e`.
+const NAME: &str = "suite";
+/// What a kernel says when something is wrong with it.
+const COMPLAINTS: [&str; 7] = ["BUG:", "WARNING:", "Oops", "Call Trace", "blocked for more than", "KASAN", "UBSAN"];
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = Some(1);
+    let lab = Arc::new(Mutex::new(None));
+    if !arguments.list
+        && let Err(error) = prepare()
+    {
+        eprintln!("e2e: {error:#}");
+        return ExitCode::FAILURE;
+    }
+    let tests = [life::TESTS, faults::TESTS, crashes::TESTS, neighbours::TESTS].concat();
+    let trials = tests.into_iter().map(|test| trial(test, Arc::clone(&lab))).collect();
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    drop(lab.lock().unwrap_or_else(PoisonError::into_inner).take());
+    conclusion.exit_code()
+}
+
+/// Moves this process into namespaces of its own; the process outside never comes back from here.
+fn prepare() -> Result<()> {
+    if netns::is_inside() {
+        return netns::set_up();
+    }
+    Prerequisites::find()?;
+    Err(netns::enter())
+}
+
+fn trial((name, test): Test, lab: Arc<Mutex<Option<Lab>>>) -> Trial {
+    Trial::test(name, move || {
+        let mut slot = lab.lock().unwrap_or_else(PoisonError::into_inner);
+        let outcome = run(&mut slot, name, test);
+        outcome.map_err(|error| {
+            keep_artifacts(slot.take(), name);
+            Failed::from(format!("{error:#}"))
+        })
+    })
+}
+
+fn run(slot: &mut Option<Lab>, name: &str, test: fn(&mut Lab) -> Result<()>) -> Result<()> {
+    if slot.is_none() {
+        *slot = Some(Lab::up(Prerequisites::find()?, NAME, Options::default())?);
+    }
+    let lab = slot.as_mut().context("the lab is up")?;
+    say!("== {name}");
+    let mark = format!("meshstor-e2e: {name} begins");
+    for guest in lab.guests() {
+        guest.shell(&format!("echo '{mark}' > /dev/kmsg"))?;
+    }
+    let before = lab.footprints()?;
+    test(lab)?;
+    lab.wait_for_footprints(&before)?;
+    lab.check_processes()?;
+    check_kernels(lab, &mark)
+}
+
+/// No kernel complained since `mark`, or since its boot.
+fn check_kernels(lab: &Lab, mark: &str) -> Result<()> {
+    for guest in lab.guests() {
+        let log = guest.dmesg()?;
+        let recent = log.rsplit_once(mark).map_or(log.as_str(), |(_, recent)| recent);
+        if let Some(complaint) = recent.lines().find(|line| COMPLAINTS.iter().any(|c| line.contains(c))) {
+            bail!("the kernel of {} complained: {complaint}", guest.name());
+        }
+    }
+    Ok(())
+}
+
+fn keep_artifacts(lab: Option<Lab>, name: &str) {
+    let Some(lab) = lab else { return };
+    let dir = lab.dir.with_file_name(name);
+    match artifacts::collect(&lab, &dir) {
+        Ok(()) => say!("{name} failed: logs, kernel logs and objects are in {}", dir.display()),
+        Err(error) => say!("{name} failed, and so did the collection of its artefacts: {error:#}"),
+    }
+}

@@ -1,0 +1,52 @@
+//! What goes away: protocol step 11, failed starts, and what an older epoch left on this node.
+
+use std::path::PathBuf;
+
+use meshstor_crds::EndedReason;
+
+use super::{Step, View, report};
+use crate::ids::Nqn;
+
+/// Takes down the array, then the connections, then says that the epoch ended.
+pub(super) fn finish(view: &View<'_>, reason: EndedReason) -> Step {
+    leftovers(view).unwrap_or(Step::RecordEnded { reason })
+}
+
+/// The next thing of this volume that must leave this node; none when there is nothing.
+///
+/// Unmount and stop come first and are never forced. A path is released only when no array is there: as long as one
+/// is, its held writes stay held (an error would acknowledge writes of an epoch that is over).
+pub(super) fn leftovers(view: &View<'_>) -> Option<Step> {
+    if let Some(array) = view.array {
+        let Some(mount) = array.mounts.first() else {
+            return Some(Step::StopArray { device: array.device.clone() });
+        };
+        return Some(ours(view).map_or_else(|| report::step(view), |at| Step::Unmount { at: at.unwrap_or(mount.clone()) }));
+    }
+    if view.memory.slow.is_some() {
+        return Some(report::step(view));
+    }
+    view.all_connections().next().map(|c| Step::Disconnect { nqn: c.nqn.clone() })
+}
+
+/// The mount that is ours: the one that was reported or asked for, else the only one. None where others mounted too.
+fn ours(view: &View<'_>) -> Option<Option<PathBuf>> {
+    let mounts = &view.array?.mounts;
+    let reported = view.status().array.and_then(|a| a.mount_path);
+    let known = [reported, view.attachment.spec.mount_path.clone()];
+    let found = known.into_iter().flatten().map(PathBuf::from).find(|p| mounts.contains(p));
+    match (found, mounts.as_slice()) {
+        (Some(at), _) => Some(Some(at)),
+        (None, [_]) => Some(None),
+        _ => None,
+    }
+}
+
+/// A connection of an older epoch, with no array here that could use it.
+pub(super) fn stale_connection(view: &View<'_>) -> Option<Step> {
+    let old = |nqn: &str| Nqn::parse(nqn).is_some_and(|n| n.epoch != view.epoch());
+    if view.array.is_some() || view.memory.slow.is_some() {
+        return None;
+    }
+    view.all_connections().find(|c| old(&c.nqn)).map(|c| Step::Disconnect { nqn: c.nqn.clone() })
+}

@@ -1,0 +1,61 @@
+//! A volume on its consumer: from what is observed to the one next step.
+//!
+//! Reads as an epoch lives: [`start`] (claim, create or assemble), [`run`] (losses, publishing, rebuilds), [`end`]
+//! (detach and everything else that goes away). [`record`] is what each write of the record says, [`report`] what the
+//! rest of the status says, [`view`] what is looked at. Nothing here touches the host or the API server.
+
+mod end;
+pub mod record;
+mod report;
+mod run;
+mod start;
+mod step;
+#[cfg(test)]
+mod tests;
+mod view;
+
+use meshstor_crds::TermPhase;
+
+pub use step::Step;
+pub use view::{Failure, Leg, Memory, Params, Trouble, View};
+
+/// Whether the consumer of this record says that it lost `leg` under the export that it sees now (rule 9): the target
+/// ends that export, and the grant with it, before it serves another.
+pub fn disowned(status: &meshstor_crds::MeshAttachmentStatus, leg: &str, epoch: i64) -> bool {
+    let (Some(term), Some(array)) = (&status.term, &status.array) else { return false };
+    term.epoch == epoch
+        && array.epoch == epoch
+        && !term.in_sync.iter().any(|l| l == leg)
+        && array.members.iter().any(|m| m.leg == leg && m.state == meshstor_crds::MemberState::Faulty)
+}
+
+/// Writes the rest of the status where it changed, whatever else is to be done.
+pub fn report_now(view: &View<'_>) -> Step {
+    if view.memory.unsettled { Step::Settle } else { report::step(view) }
+}
+
+/// The next step.
+pub fn plan(view: &View<'_>) -> Step {
+    let step = next(view);
+    // One slow effect at a time; what a lost leg needs is never slow.
+    if step.slow() && view.memory.slow.is_some() { report::step(view) } else { step }
+}
+
+fn next(view: &View<'_>) -> Step {
+    if view.memory.unsettled {
+        return Step::Settle;
+    }
+    let Some(term) = view.term() else { return Step::Settled };
+    if term.node != view.me {
+        return end::leftovers(view).unwrap_or(Step::Settled);
+    }
+    if view.ended() {
+        return end::leftovers(view).unwrap_or_else(|| report::step(view));
+    }
+    match term.phase {
+        TermPhase::Revoking | TermPhase::Retired => end::leftovers(view).unwrap_or_else(|| report::step(view)),
+        TermPhase::Started => start::claim(view),
+        TermPhase::Running if !view.own() => start::adopt(view),
+        TermPhase::Running => run::step(view),
+    }
+}

@@ -1,0 +1,76 @@
+//! What each write of the record says: the whole next status, or a refusal when the record is not the step's to write.
+
+use meshstor_crds::{Ended, MeshAttachmentStatus, Term, TermPhase, Writer};
+
+use super::{Step, View, report};
+
+/// Why a step may not be written.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum RecordError {
+    /// The record is another node's, of another phase or of another process.
+    #[error("{step}: the record is not this process's to write so")]
+    NotOurs {
+        /// The step.
+        step: String,
+    },
+    /// The in-sync set would become empty or hold a retired leg.
+    #[error("{step}: the in-sync set would be wrong")]
+    BadSet {
+        /// The step.
+        step: String,
+    },
+}
+
+/// The whole status that the step writes; none for a step that writes nothing.
+///
+/// # Errors
+/// [`RecordError`] when the step breaks the rules of the record: a bug of the planning, never to be sent.
+pub fn next(view: &View<'_>, step: &Step) -> Result<Option<MeshAttachmentStatus>, RecordError> {
+    if let Step::Report(status) = step {
+        return Ok(Some((**status).clone()));
+    }
+    let mut status = view.status();
+    let not_ours = || RecordError::NotOurs { step: step.to_string() };
+    let Some(term) = status.term.as_mut() else { return Ok(None) };
+    match step {
+        Step::Claim if term.phase == TermPhase::Started => term.phase = TermPhase::Running,
+        Step::Adopt if term.phase == TermPhase::Running && !view.own() => {}
+        Step::Settle if view.own() => {}
+        Step::RecordLoss { leg, .. } if view.own() => term.in_sync.retain(|l| l != leg),
+        Step::RecordInSync { leg } if view.own() && !view.in_set(leg) => {
+            term.in_sync.push(leg.clone());
+            term.in_sync.sort();
+        }
+        Step::RecordInitialised if view.own() => term.initialised = true,
+        Step::RecordEnded { reason } if view.array.is_none() => {
+            status.ended = Some(Ended { epoch: term.epoch, reason: *reason });
+        }
+        Step::Claim
+        | Step::Adopt
+        | Step::Settle
+        | Step::RecordLoss { .. }
+        | Step::RecordInSync { .. }
+        | Step::RecordInitialised
+        | Step::RecordEnded { .. } => return Err(not_ours()),
+        _ => return Ok(None),
+    }
+    sign(view, step, status).map(Some)
+}
+
+/// Checks the sets and signs the write, so that it changes something.
+fn sign(view: &View<'_>, step: &Step, mut status: MeshAttachmentStatus) -> Result<MeshAttachmentStatus, RecordError> {
+    let not_ours = || RecordError::NotOurs { step: step.to_string() };
+    let term = status.term.as_mut().filter(|t| t.node == view.me).ok_or_else(not_ours)?;
+    if term.in_sync.is_empty() || term.in_sync.iter().any(|l| term.retired.contains(l)) {
+        return Err(RecordError::BadSet { step: step.to_string() });
+    }
+    if !matches!(step, Step::RecordEnded { .. }) {
+        term.writer = Some(writer(view, term));
+    }
+    Ok(report::refresh(view, status))
+}
+
+fn writer(view: &View<'_>, term: &Term) -> Writer {
+    let seq = term.writer.as_ref().map_or(0, |w| w.seq) + 1;
+    Writer { incarnation: view.incarnation.to_owned(), seq }
+}

@@ -1,0 +1,193 @@
+//! An epoch that this process runs: protocol steps 8 to 11, rules 5 and 7.
+
+use meshstor_crds::EndedReason;
+
+use super::{Leg, Step, View, end, report, start};
+use crate::host::{ArrayFacts, ArrayMember, Content};
+
+/// The next step while the record says `Running` by this process.
+pub(super) fn step(view: &View<'_>) -> Step {
+    let Some(array) = view.array else { return absent(view) };
+    if !array.running {
+        return stopped(view);
+    }
+    // A lost leg before everything else, whatever slow step may be waiting for it.
+    if let Some(step) = loss(view).or_else(|| release(view)).or_else(|| tidy(view, array)) {
+        return step;
+    }
+    if view.memory.failed.is_some() && !published(view) {
+        return end::finish(view, EndedReason::StartFailed);
+    }
+    if !view.wanted() {
+        return end::finish(view, EndedReason::Detached);
+    }
+    if view.memory.slow.is_some() {
+        return report::step(view);
+    }
+    initialise(view, array)
+        .or_else(|| publish(view))
+        .or_else(|| mount(view, array))
+        .or_else(|| rebuild(view, array))
+        .unwrap_or_else(|| report::step(view))
+}
+
+fn published(view: &View<'_>) -> bool {
+    view.status().array.is_some_and(|a| a.epoch == view.epoch() && a.device.is_some())
+}
+
+/// There is no array: it is about to be made, or it is gone.
+fn absent(view: &View<'_>) -> Step {
+    if view.memory.slow.is_some() {
+        return unblock(view).unwrap_or_else(|| report::step(view));
+    }
+    if !view.wanted() {
+        return end::finish(view, EndedReason::Detached);
+    }
+    if view.memory.failed.is_some() {
+        return end::finish(view, EndedReason::StartFailed);
+    }
+    if view.memory.assembled {
+        return end::finish(view, EndedReason::ArrayGone);
+    }
+    start::assemble(view)
+}
+
+/// The array is there, but serves nothing.
+fn stopped(view: &View<'_>) -> Step {
+    if view.memory.slow.is_some() {
+        return unblock(view).unwrap_or_else(|| report::step(view));
+    }
+    match (view.wanted(), published(view)) {
+        (false, _) => end::finish(view, EndedReason::Detached),
+        // Somebody may hold it: a person decides.
+        (true, true) => report::step(view),
+        (true, false) => end::finish(view, EndedReason::StartFailed),
+    }
+}
+
+/// A start hangs on a path that does not answer. Nothing runs, so nothing was acknowledged: the path may go.
+fn unblock(view: &View<'_>) -> Option<Step> {
+    let hung = view.all_connections().find(|c| view.held.contains(&c.nqn))?;
+    (!view.memory.assembled).then(|| Step::Disconnect { nqn: hung.nqn.clone() })
+}
+
+/// A leg of S that no longer holds, or will not hold, every write: it is recorded away first (rule 5). The last leg is
+/// never recorded away, nor the last that MD counts as in sync: then the writes stay held.
+fn loss(view: &View<'_>) -> Option<Step> {
+    let set: Vec<&Leg<'_>> = view.start_set().collect();
+    let works_beside = |leg: &Leg<'_>| set.iter().any(|l| l.name() != leg.name() && view.works(l));
+    let good_beside = |leg: &Leg<'_>| set.iter().any(|l| l.name() != leg.name() && view.works(l) && !view.holds(l));
+    if let Some(leg) = set.iter().find(|l| failed(view, l) && works_beside(l)) {
+        return Some(Step::RecordLoss { leg: leg.name().to_owned(), why: "MD runs without it" });
+    }
+    let leg = set.iter().find(|l| view.holds(l) && good_beside(l))?;
+    Some(Step::RecordLoss { leg: leg.name().to_owned(), why: "its target does not answer" })
+}
+
+/// MD runs without the leg: its member failed, or no member can be its (all that work are known to be others').
+fn failed(view: &View<'_>, leg: &Leg<'_>) -> bool {
+    let Some(array) = view.array else { return false };
+    match view.member(leg) {
+        Some(member) => member.faulty || !member.in_sync,
+        None => array.degraded > 0 && array.members.iter().all(|m| m.faulty || view.owner(m).is_some()),
+    }
+}
+
+/// Paths to legs outside S that do not answer, or whose member has failed, or whose grant is over.
+fn release(view: &View<'_>) -> Option<Step> {
+    let outside = view.legs.iter().filter(|l| !view.in_set(l.name()));
+    let dead = |leg: &Leg<'_>| {
+        let faulty = view.member(leg).is_some_and(|m| m.faulty);
+        let over = |nqn: &str| view.retired(leg.name()) || leg.export(view.epoch()).is_none_or(|e| e.nqn != nqn);
+        let mut all = view.connections_of(leg);
+        all.find(|c| faulty || view.held.contains(&c.nqn) || over(&c.nqn)).map(|c| c.nqn.clone())
+    };
+    outside.filter_map(dead).map(|nqn| Step::Disconnect { nqn }).next()
+}
+
+/// Members that MD has failed. Whose leg is unknown counts as none of S only while all of S works without it.
+fn tidy(view: &View<'_>, array: &ArrayFacts) -> Option<Step> {
+    let set_works = view.term()?.in_sync.iter().all(|n| view.legs.iter().any(|l| l.name() == n && view.works(l)));
+    let gone = |m: &&crate::host::MemberFacts| {
+        m.faulty && view.owner(m).map_or(set_works, |leg| !view.in_set(leg.name()) || view.works(leg))
+    };
+    let name = array.members.iter().find(gone)?.name.clone();
+    Some(Step::RemoveMember { device: array.device.clone(), name })
+}
+
+/// Until `initialised`: the device is made whole, anew where an earlier try left something.
+fn initialise(view: &View<'_>, array: &ArrayFacts) -> Option<Step> {
+    if view.term()?.initialised {
+        return None;
+    }
+    let memory = view.memory;
+    let device = array.device.clone();
+    let Some(filesystem) = view.params?.filesystem else {
+        let clean = memory.fresh || memory.wiped;
+        return Some(if clean { Step::RecordInitialised } else { Step::Wipe { device } });
+    };
+    if memory.made {
+        return Some(Step::RecordInitialised);
+    }
+    if !memory.fresh && !memory.wiped {
+        return Some(Step::Wipe { device });
+    }
+    Some(match &memory.content {
+        None => Step::Probe { device },
+        Some(Content::Blank) => Step::Mkfs { device, filesystem },
+        Some(_) => Step::Wipe { device },
+    })
+}
+
+/// The device is shown before anything is mounted from it.
+fn publish(view: &View<'_>) -> Option<Step> {
+    (!published(view)).then(|| report::step(view)).filter(|s| *s != Step::Settled)
+}
+
+fn mount(view: &View<'_>, array: &ArrayFacts) -> Option<Step> {
+    let filesystem = view.params?.filesystem;
+    if !published(view) {
+        return None;
+    }
+    let wanted = view.attachment.spec.mount_path.as_ref().map(std::path::PathBuf::from);
+    let old = view.status().array.and_then(|a| a.mount_path).map(std::path::PathBuf::from);
+    if let Some(at) = old.filter(|o| wanted.as_ref() != Some(o) && array.mounts.contains(o)) {
+        return Some(Step::Unmount { at });
+    }
+    let at = wanted.filter(|w| !array.mounts.contains(w))?;
+    Some(Step::Mount { device: array.device.clone(), filesystem: filesystem?, at })
+}
+
+/// One leg at a time comes back, by a full rebuild (rule 7).
+fn rebuild(view: &View<'_>, array: &ArrayFacts) -> Option<Step> {
+    if !view.term()?.initialised {
+        return None;
+    }
+    let outside = || view.legs.iter().filter(|l| !view.in_set(l.name()) && !view.retired(l.name()));
+    if let Some(leg) = outside().find(|l| view.works(l) && !view.holds(l)) {
+        return Some(Step::RecordInSync { leg: leg.name().to_owned() });
+    }
+    let full = array.members.len() >= usize::try_from(array.slots).unwrap_or(usize::MAX);
+    if full || outside().any(|l| view.member(l).is_some()) {
+        return None;
+    }
+    outside().find_map(|leg| back(view, array, leg))
+}
+
+fn back(view: &View<'_>, array: &ArrayFacts, leg: &Leg<'_>) -> Option<Step> {
+    if leg.local.is_none() && view.current(leg).is_none() {
+        return start::connect(view, leg);
+    }
+    if leg.local.is_some_and(|f| f.held_by.is_some()) {
+        return None;
+    }
+    let device = view.device(leg)?;
+    let name = leg.name().to_owned();
+    let key = view.current(leg).map_or_else(|| name.clone(), |c| c.nqn.clone());
+    if !view.memory.erased.contains(&key) {
+        return Some(Step::ZeroSuperblock { leg: name, key, device });
+    }
+    let write_mostly = leg.local.is_none() && view.params?.write_mostly;
+    let member = ArrayMember { device, slot: leg.slot(), write_mostly };
+    Some(Step::AddMember { leg: name, device: array.device.clone(), member })
+}

@@ -1,0 +1,182 @@
+//! The closed set of things that a consumer's daemon does.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use meshstor_crds::{EndedReason, MeshAttachmentStatus};
+
+use crate::host::{ArrayMember, ArraySpec, ConnectSpec};
+
+/// The one next step of an attachment.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// The outcome of the last write of the record is unknown: read it with a quorum, and where it did not change,
+    /// write it once more, so that the lost write can never land any more.
+    Settle,
+    /// Connect to a leg's export.
+    Connect {
+        /// The leg.
+        leg: String,
+        /// Where.
+        spec: ConnectSpec,
+    },
+    /// `Started → Running`: this process alone makes the array of this epoch.
+    Claim,
+    /// Take over the record of an array that an earlier process of this node assembled and that still runs.
+    Adopt,
+    /// Make the array anew.
+    Create(ArraySpec),
+    /// Assemble the array from exactly its start set.
+    Assemble(ArraySpec),
+    /// Look at what the device holds.
+    Probe {
+        /// The array.
+        device: PathBuf,
+    },
+    /// Zero the device.
+    Wipe {
+        /// The array.
+        device: PathBuf,
+    },
+    /// Make the filesystem.
+    Mkfs {
+        /// The array.
+        device: PathBuf,
+        /// Its type.
+        filesystem: &'static str,
+    },
+    /// Record that the volume is whole and may be shown.
+    RecordInitialised,
+    /// Mount.
+    Mount {
+        /// The array.
+        device: PathBuf,
+        /// Filesystem type.
+        filesystem: &'static str,
+        /// Where.
+        at: PathBuf,
+    },
+    /// Unmount.
+    Unmount {
+        /// Where.
+        at: PathBuf,
+    },
+    /// Stop the array.
+    StopArray {
+        /// The array.
+        device: PathBuf,
+    },
+    /// Record the in-sync set without the leg (rule 5).
+    RecordLoss {
+        /// The leg.
+        leg: String,
+        /// For the log and the event.
+        why: &'static str,
+    },
+    /// Delete the controller; held writes are released.
+    Disconnect {
+        /// The subsystem.
+        nqn: String,
+    },
+    /// Remove a failed member.
+    RemoveMember {
+        /// The array.
+        device: PathBuf,
+        /// Kernel name of the member.
+        name: String,
+    },
+    /// Erase the superblock of a leg that was away (rule 7).
+    ZeroSuperblock {
+        /// The leg.
+        leg: String,
+        /// Its identity in `Memory::erased`.
+        key: String,
+        /// Its device.
+        device: PathBuf,
+    },
+    /// Add the leg: a full rebuild.
+    AddMember {
+        /// The leg.
+        leg: String,
+        /// The array.
+        device: PathBuf,
+        /// The member.
+        member: ArrayMember,
+    },
+    /// Record the in-sync set with the leg.
+    RecordInSync {
+        /// The leg.
+        leg: String,
+    },
+    /// Record that this epoch's array is gone.
+    RecordEnded {
+        /// Why.
+        reason: EndedReason,
+    },
+    /// Write the rest of the status.
+    Report(Box<MeshAttachmentStatus>),
+    /// Nothing is to be done.
+    Settled,
+}
+
+impl Step {
+    /// Opens a device whose path may hang: it runs beside the planning, one at a time.
+    pub fn slow(&self) -> bool {
+        matches!(
+            self,
+            Self::Connect { .. }
+                | Self::Create(_)
+                | Self::Assemble(_)
+                | Self::Probe { .. }
+                | Self::Wipe { .. }
+                | Self::Mkfs { .. }
+                | Self::Mount { .. }
+                | Self::Unmount { .. }
+                | Self::StopArray { .. }
+                | Self::ZeroSuperblock { .. }
+                | Self::AddMember { .. }
+        )
+    }
+
+    /// Takes a local leg into an array: it must not overlap with the leg's confirmation of a newer epoch.
+    pub fn needs_gate(&self) -> bool {
+        matches!(self, Self::Create(_) | Self::Assemble(_) | Self::AddMember { .. })
+    }
+
+    /// Its failure before the device was published ends the epoch.
+    pub fn starts(&self) -> bool {
+        matches!(
+            self,
+            Self::Create(_) | Self::Assemble(_) | Self::Probe { .. } | Self::Wipe { .. } | Self::Mkfs { .. }
+        )
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Settle => write!(f, "settle the outcome of the last write of the record"),
+            Self::Connect { leg, spec } => write!(f, "connect leg {leg} at {}:{}", spec.address, spec.port),
+            Self::Claim => write!(f, "claim the epoch"),
+            Self::Adopt => write!(f, "adopt the running array"),
+            Self::Create(spec) => write!(f, "create the array from {} legs", spec.members.len()),
+            Self::Assemble(spec) => write!(f, "assemble the array from {} legs", spec.members.len()),
+            Self::Probe { device } => write!(f, "look at {}", device.display()),
+            Self::Wipe { device } => write!(f, "wipe {}", device.display()),
+            Self::Mkfs { device, filesystem } => write!(f, "make {filesystem} on {}", device.display()),
+            Self::RecordInitialised => write!(f, "record that the volume is initialised"),
+            Self::Mount { device, at, .. } => write!(f, "mount {} at {}", device.display(), at.display()),
+            Self::Unmount { at } => write!(f, "unmount {}", at.display()),
+            Self::StopArray { device } => write!(f, "stop {}", device.display()),
+            Self::RecordLoss { leg, why } => write!(f, "record the loss of leg {leg}: {why}"),
+            Self::Disconnect { nqn } => write!(f, "disconnect {nqn}"),
+            Self::RemoveMember { device, name } => write!(f, "remove member {name} from {}", device.display()),
+            Self::ZeroSuperblock { leg, .. } => write!(f, "erase the superblock of leg {leg}"),
+            Self::AddMember { leg, .. } => write!(f, "add leg {leg} for a full rebuild"),
+            Self::RecordInSync { leg } => write!(f, "record that leg {leg} is in sync"),
+            Self::RecordEnded { reason } => write!(f, "record the end of the epoch: {reason:?}"),
+            Self::Report(_) => write!(f, "write the status"),
+            Self::Settled => write!(f, "nothing to do"),
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! What the planning of an attachment looks at, and how legs, connections and members belong together.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use meshstor_crds::{MeshAttachment, MeshAttachmentStatus, MeshReplica, Term, TermPhase, Time, naming};
+use uuid::Uuid;
+
+use crate::host::{ArrayFacts, ConnectionFacts, Content, ControllerState, LegFacts, MemberFacts};
+use crate::ids::Nqn;
+
+/// What the volume asks of its array and connections.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Params {
+    /// Usable bytes.
+    pub size: u64,
+    /// Slots of the array: at least 2.
+    pub slots: u32,
+    /// Filesystem to make; none for a raw device.
+    pub filesystem: Option<&'static str>,
+    /// In-sync copies below which the attachment is not `Ready`.
+    pub min_in_sync: usize,
+    /// I/O queues of each connection.
+    pub io_queues: u16,
+    /// Depth of each.
+    pub queue_size: u16,
+    /// Keep-alive in seconds.
+    pub keep_alive: u16,
+    /// Remote legs get no reads: the kernel cannot tell a slow path from a fast one.
+    pub write_mostly: bool,
+    /// Array UUID.
+    pub uuid: Uuid,
+}
+
+/// A leg of the volume.
+#[derive(Clone, Debug)]
+pub struct Leg<'a> {
+    /// The object.
+    pub replica: &'a MeshReplica,
+    /// What this node sees of it, where it is local.
+    pub local: Option<&'a LegFacts>,
+}
+
+/// A start that failed and is being undone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// What failed and why.
+    pub message: String,
+    /// What was found must be looked at by a person.
+    pub conflict: bool,
+}
+
+/// Why the last step failed, for the conditions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// The step, as it is displayed.
+    pub step: String,
+    /// Condition reason.
+    pub reason: &'static str,
+    /// For people.
+    pub message: String,
+}
+
+/// What the daemon process remembers of one epoch of an attachment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// Epoch of which all this is.
+    pub epoch: i64,
+    /// This process made or adopted the array of the epoch: it is never made a second time.
+    pub assembled: bool,
+    /// This process created the array from legs that were proved blank.
+    pub fresh: bool,
+    /// The device was wiped by this process.
+    pub wiped: bool,
+    /// The filesystem was made by this process.
+    pub made: bool,
+    /// What the device holds, as last looked at.
+    pub content: Option<Content>,
+    /// Exports that this process disconnected: rule 9 forbids a second connection of one grant.
+    pub burnt: BTreeSet<String>,
+    /// Leg devices (by NQN, or partition UUID) whose superblock this process erased since they were last members.
+    pub erased: BTreeSet<String>,
+    /// Kernel names of members, as long as their devices were there to tell.
+    pub names: BTreeMap<String, String>,
+    /// The start failed.
+    pub failed: Option<Failure>,
+    /// The slow step that is running.
+    pub slow: Option<String>,
+    /// The outcome of a write of the record is unknown.
+    pub unsettled: bool,
+    /// The last step failed.
+    pub trouble: Option<Trouble>,
+}
+
+/// Everything that decides the next step of an attachment.
+#[derive(Clone, Debug)]
+pub struct View<'a> {
+    /// This node's name.
+    pub me: &'a str,
+    /// This daemon process.
+    pub incarnation: &'a str,
+    /// The newest known object.
+    pub attachment: &'a MeshAttachment,
+    /// What the volume asks; absent until the operator resolved it.
+    pub params: Option<&'a Params>,
+    /// All legs of the volume, by slot.
+    pub legs: &'a [Leg<'a>],
+    /// The volume's array on this node.
+    pub array: Option<&'a ArrayFacts>,
+    /// Every connection of ours on this node.
+    pub connections: &'a [ConnectionFacts],
+    /// NQNs of connections that were not live for longer than the hold time.
+    pub held: &'a BTreeSet<String>,
+    /// The start set was not reachable for too long.
+    pub overdue: bool,
+    /// What this process remembers.
+    pub memory: &'a Memory,
+    /// For condition transitions.
+    pub now: &'a Time,
+}
+
+impl<'a> Leg<'a> {
+    /// Name of the leg.
+    pub fn name(&self) -> &'a str {
+        self.replica.metadata.name.as_deref().unwrap_or_default()
+    }
+
+    pub(super) fn uid(&self) -> &'a str {
+        self.replica.metadata.uid.as_deref().unwrap_or_default()
+    }
+
+    pub(super) fn slot(&self) -> u32 {
+        u32::try_from(self.replica.spec.slot).unwrap_or(0)
+    }
+
+    /// The leg's export of this epoch, under the very NQN that its grant gives it.
+    pub(super) fn export(&self, epoch: i64) -> Option<&'a meshstor_crds::Export> {
+        let export = self.replica.status.as_ref()?.export.as_ref()?;
+        let right = export.epoch == epoch && export.nqn == naming::export_nqn(self.uid(), epoch, export.grant);
+        right.then_some(export)
+    }
+
+    /// The grant of this epoch was served and its export is gone: nothing comes of waiting for it.
+    pub(super) fn spent(&self, epoch: i64) -> bool {
+        let (Some(grant), Some(status)) = (&self.replica.spec.grant, &self.replica.status) else { return false };
+        self.local.is_none()
+            && grant.epoch == epoch
+            && status.export.is_none()
+            && status.revoked_below.unwrap_or(0) >= epoch
+            && status.spent_grant.unwrap_or(0) >= grant.number
+    }
+
+    /// The local partition, once the ledger says that this epoch's own array may take it.
+    fn ready_partition(&self, epoch: i64) -> Option<PathBuf> {
+        let facts = self.local?;
+        let ledger = facts.ledger.as_ref().filter(|l| l.epoch == epoch && l.local_epoch == epoch && !l.blank);
+        ledger.and(facts.partition.as_ref()).map(|p| p.device.clone())
+    }
+
+    fn partition(&self) -> Option<&'a Path> {
+        self.local?.partition.as_ref().map(|p| p.device.as_path())
+    }
+}
+
+impl<'a> View<'a> {
+    pub(super) fn term(&self) -> Option<&'a Term> {
+        self.attachment.status.as_ref()?.term.as_ref()
+    }
+
+    pub(super) fn status(&self) -> MeshAttachmentStatus {
+        self.attachment.status.clone().unwrap_or_default()
+    }
+
+    pub(super) fn epoch(&self) -> i64 {
+        self.term().map_or(0, |t| t.epoch)
+    }
+
+    pub(super) fn wanted(&self) -> bool {
+        self.attachment.spec.node.as_deref() == Some(self.me)
+    }
+
+    /// The epoch is this node's, claimed by this process.
+    pub(super) fn own(&self) -> bool {
+        let mine = |t: &Term| t.writer.as_ref().is_some_and(|w| w.incarnation == self.incarnation);
+        self.term().is_some_and(|t| t.node == self.me && t.phase == TermPhase::Running && mine(t))
+    }
+
+    pub(super) fn ended(&self) -> bool {
+        let ended = self.attachment.status.as_ref().and_then(|s| s.ended.as_ref());
+        ended.is_some_and(|e| e.epoch == self.epoch())
+    }
+
+    pub(super) fn in_set(&self, leg: &str) -> bool {
+        self.term().is_some_and(|t| t.in_sync.iter().any(|l| l == leg))
+    }
+
+    pub(super) fn retired(&self, leg: &str) -> bool {
+        self.term().is_some_and(|t| t.retired.iter().any(|l| l == leg))
+    }
+
+    /// The legs of S that exist as objects.
+    pub(super) fn start_set(&self) -> impl Iterator<Item = &'a Leg<'a>> {
+        self.legs.iter().filter(|l| self.in_set(l.name()))
+    }
+
+    /// Every connection to the leg, of whatever grant.
+    pub(super) fn connections_of(&self, leg: &Leg<'_>) -> impl Iterator<Item = &'a ConnectionFacts> {
+        let uid = leg.uid().to_owned();
+        self.connections.iter().filter(move |c| Nqn::parse(&c.nqn).is_some_and(|n| n.leg_uid == uid))
+    }
+
+    /// Connections to legs of this volume.
+    pub(super) fn all_connections(&self) -> impl Iterator<Item = &'a ConnectionFacts> {
+        self.legs.iter().flat_map(|l| self.connections_of(l))
+    }
+
+    /// The connection under the leg's current export.
+    pub(super) fn current(&self, leg: &Leg<'_>) -> Option<&'a ConnectionFacts> {
+        let nqn = &leg.export(self.epoch())?.nqn;
+        self.connections.iter().find(|c| c.nqn == *nqn)
+    }
+
+    /// The device through which the leg can be used now.
+    pub(super) fn device(&self, leg: &Leg<'_>) -> Option<PathBuf> {
+        if leg.local.is_some() {
+            return leg.ready_partition(self.epoch());
+        }
+        self.current(leg).filter(|c| c.state == ControllerState::Live)?.device.clone()
+    }
+
+    /// Whether writes to the leg hang.
+    pub(super) fn holds(&self, leg: &Leg<'_>) -> bool {
+        self.connections_of(leg).any(|c| self.held.contains(&c.nqn))
+    }
+
+    /// The leg of a member: by the device that bears its name now, else by the name as it was remembered.
+    pub(super) fn owner(&self, member: &MemberFacts) -> Option<&'a Leg<'a>> {
+        let named = |d: &Path| d.file_name().is_some_and(|n| n.to_str() == Some(member.name.as_str()));
+        let bears = |leg: &&Leg<'_>| {
+            leg.partition().is_some_and(named)
+                || self.connections_of(leg).filter_map(|c| c.device.as_deref()).any(named)
+        };
+        let remembered = || self.memory.names.get(&member.name);
+        self.legs.iter().find(bears).or_else(|| self.legs.iter().find(|l| Some(l.name()) == remembered().map(String::as_str)))
+    }
+
+    /// The leg's member; one that works before one that failed.
+    pub(super) fn member(&self, leg: &Leg<'_>) -> Option<&'a MemberFacts> {
+        let mine = |m: &&MemberFacts| self.owner(m).is_some_and(|l| l.name() == leg.name());
+        let members = &self.array?.members;
+        members.iter().filter(mine).min_by_key(|m| m.faulty)
+    }
+
+    /// The leg is a member that MD counts as in sync.
+    pub(super) fn works(&self, leg: &Leg<'_>) -> bool {
+        self.member(leg).is_some_and(|m| m.in_sync && !m.faulty)
+    }
+
+    /// The epoch for which the array was assembled, as its members' paths say; none where they do not all agree.
+    pub(super) fn array_epoch(&self) -> Option<i64> {
+        let mut epochs: Vec<i64> = self.array?.members.iter().flat_map(|m| self.member_epoch(m)).collect();
+        epochs.sort_unstable();
+        epochs.dedup();
+        if let [epoch] = epochs.as_slice() { Some(*epoch) } else { None }
+    }
+
+    fn member_epoch(&self, member: &MemberFacts) -> Option<i64> {
+        let named = |d: &Path| d.file_name().is_some_and(|n| n.to_str() == Some(member.name.as_str()));
+        let leg = self.owner(member)?;
+        if leg.partition().is_some_and(named) {
+            return leg.local?.ledger.as_ref().map(|l| l.local_epoch);
+        }
+        let connection = self.connections_of(leg).find(|c| c.device.as_deref().is_some_and(named))?;
+        Nqn::parse(&connection.nqn).map(|n| n.epoch)
+    }
+
+    /// The names of members that can be told now, to be remembered for when their devices are gone.
+    pub fn names(&self) -> BTreeMap<String, String> {
+        let members = self.array.map_or(&[][..], |a| &a.members);
+        members.iter().filter_map(|m| Some((m.name.clone(), self.owner(m)?.name().to_owned()))).collect()
+    }
+
+    /// Exports that no connection of this node uses: with an adopted array nobody knows whether one did before.
+    pub fn unconnected(&self) -> BTreeSet<String> {
+        let exports = self.legs.iter().filter_map(|l| l.export(self.epoch()));
+        exports.map(|e| e.nqn.clone()).filter(|n| !self.connections.iter().any(|c| c.nqn == *n)).collect()
+    }
+
+    /// The leg's visible export was connected before and was disconnected: it needs a new grant (rule 9).
+    pub(super) fn burnt(&self, leg: &Leg<'_>) -> bool {
+        let burnt = |e: &meshstor_crds::Export| self.memory.burnt.contains(&e.nqn);
+        leg.export(self.epoch()).is_some_and(burnt) && self.current(leg).is_none()
+    }
+}

@@ -1,0 +1,351 @@
+//! The hands of one attachment: observe, plan, do one step.
+//!
+//! A slow step (one that may hang with a leg's path) runs on a thread of its own while the planning goes on, so that
+//! the loss that it waits for is recorded all the same.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use meshstor_crds::MeshAttachment;
+use tokio::sync::{Notify, OwnedMutexGuard};
+use tokio::task::JoinHandle;
+
+use super::cluster::Notice;
+use super::context::{Context, Turn, newest};
+use super::effect::{self, Found, perform};
+use super::error::{Class, ClusterError, TurnError, host as class_of};
+use super::leg::now;
+use super::observe::{Seen, Silence, look};
+use crate::attachment::{Memory, Step, View, plan, record, report_now};
+use crate::host::HostError;
+use crate::wake::Watch;
+
+struct Slow {
+    step: Step,
+    task: JoinHandle<Result<Found, HostError>>,
+}
+
+/// A step that failed and is not tried again yet.
+struct Resting {
+    step: String,
+    until: Instant,
+    tries: u32,
+}
+
+/// Serves one attachment on this node.
+pub struct AttachmentWorker {
+    ctx: Arc<Context>,
+    name: String,
+    wake: Arc<Notify>,
+    latest: Option<MeshAttachment>,
+    memory: Memory,
+    /// `resourceVersion` under which a write of unknown outcome was sent.
+    sent_under: Option<String>,
+    silence: Silence,
+    waiting: Option<Instant>,
+    slow: Option<Slow>,
+    resting: Option<Resting>,
+    /// The array's device while there is one, and its watch.
+    pub watched: Option<(std::path::PathBuf, Watch)>,
+}
+
+impl AttachmentWorker {
+    /// For the `MeshAttachment` of that name; `wake` is rung when a slow step ends.
+    pub fn new(ctx: Arc<Context>, name: String, wake: Arc<Notify>) -> Self {
+        Self {
+            ctx,
+            name,
+            wake,
+            latest: None,
+            memory: Memory::default(),
+            sent_under: None,
+            silence: Silence::default(),
+            waiting: None,
+            slow: None,
+            resting: None,
+            watched: None,
+        }
+    }
+
+    /// Observes, plans, and does the one next step.
+    ///
+    /// # Errors
+    /// [`TurnError`] when the step failed.
+    pub async fn turn(&mut self) -> Result<Turn, TurnError> {
+        let Some(object) = newest(self.ctx.cluster.attachment(&self.name), self.latest.as_ref()) else {
+            tracing::warn!(node = %self.ctx.node, volume = %self.name, "attachment is gone; what runs here is kept");
+            return Ok(Turn::Gone);
+        };
+        self.epoch(&object);
+        self.harvest(&object).await?;
+        let seen = look(&self.ctx, &object).await?;
+        let step = self.planned(&object, &seen);
+        let tick = !seen.connections.is_empty();
+        self.step(&object, &seen, step, tick).await
+    }
+
+    /// Memory is of one epoch; a slow step of the old one ends first.
+    fn epoch(&mut self, object: &MeshAttachment) {
+        let epoch = object.status.as_ref().and_then(|s| s.term.as_ref()).map_or(0, |t| t.epoch);
+        if self.memory.epoch != epoch && self.slow.is_none() {
+            let names = std::mem::take(&mut self.memory.names);
+            self.memory = Memory { epoch, names, unsettled: self.memory.unsettled, ..Memory::default() };
+            self.waiting = None;
+        }
+    }
+
+    /// Takes the result of a slow step that has ended.
+    async fn harvest(&mut self, object: &MeshAttachment) -> Result<(), TurnError> {
+        let Some(slow) = self.slow.take_if(|s| s.task.is_finished()) else { return Ok(()) };
+        self.memory.slow = None;
+        self.finished(object, &slow.step, slow.task.await?)
+    }
+
+    fn finished(
+        &mut self,
+        object: &MeshAttachment,
+        step: &Step,
+        result: Result<Found, HostError>,
+    ) -> Result<(), TurnError> {
+        match result {
+            Ok(found) => {
+                effect::remember(&mut self.memory, step, found);
+                self.resting = None;
+                self.tell(object, step);
+                Ok(())
+            }
+            Err(HostError::Crashed) => Err(HostError::Crashed.into()),
+            Err(error) => {
+                self.failed(object, step, &error);
+                Ok(())
+            }
+        }
+    }
+
+    fn failed(&mut self, object: &MeshAttachment, step: &Step, error: &HostError) {
+        tracing::warn!(node = %self.ctx.node, volume = %self.name, epoch = self.memory.epoch, %step, %error, "failed");
+        let published = object.status.as_ref().and_then(|s| s.array.as_ref()).is_some_and(|a| a.device.is_some());
+        effect::regret(&mut self.memory, step, error, published);
+        self.rest(step, class_of(error));
+        if class_of(error) == Class::Blocked {
+            let note = format!("{step}: {error}");
+            self.ctx.cluster.notice(object, Notice { warning: true, reason: "StepRefused", note });
+        }
+    }
+
+    fn rest(&mut self, step: &Step, class: Class) {
+        let step = step.to_string();
+        let tries = self.resting.as_ref().filter(|r| r.step == step).map_or(0, |r| r.tries + 1);
+        self.resting = Some(Resting { step, until: Instant::now() + class.backoff(tries), tries });
+    }
+
+    fn tell(&self, object: &MeshAttachment, step: &Step) {
+        if let Some(notice) = effect::notice(step, object) {
+            self.ctx.cluster.notice(object, notice);
+        }
+    }
+
+    fn planned(&mut self, object: &MeshAttachment, seen: &Seen) -> Step {
+        let held = self.silence.held(&seen.connections, self.ctx.timing.hold);
+        let overdue = self.overdue();
+        let step = self.with_view(object, seen, &held, overdue, |view| (plan(view), view.names()));
+        let (step, names) = step;
+        self.memory.names.extend(names);
+        let trouble = self.memory.trouble.as_ref();
+        if trouble.is_some_and(|t| t.step != step.to_string()) && !matches!(step, Step::Report(_)) {
+            self.memory.trouble = None;
+        }
+        if self.is_resting(&step) {
+            return self.with_view(object, seen, &held, overdue, report_now);
+        }
+        step
+    }
+
+    fn is_resting(&self, step: &Step) -> bool {
+        let rests = |r: &Resting| r.step == step.to_string() && Instant::now() < r.until;
+        self.resting.as_ref().is_some_and(rests)
+    }
+
+    /// The start set has been waited for since this process first saw the epoch.
+    fn overdue(&mut self) -> bool {
+        if self.memory.assembled {
+            return false;
+        }
+        self.waiting.get_or_insert_with(Instant::now).elapsed() >= self.ctx.timing.start
+    }
+
+    fn with_view<T>(
+        &self,
+        object: &MeshAttachment,
+        seen: &Seen,
+        held: &std::collections::BTreeSet<String>,
+        overdue: bool,
+        look: impl FnOnce(&View<'_>) -> T,
+    ) -> T {
+        let legs = seen.legs();
+        look(&View {
+            me: &self.ctx.node,
+            incarnation: &self.ctx.incarnation,
+            attachment: object,
+            params: seen.params.as_ref(),
+            legs: &legs,
+            array: seen.array.as_ref(),
+            connections: &seen.connections,
+            held,
+            overdue,
+            memory: &self.memory,
+            now: &now(),
+        })
+    }
+
+    async fn step(&mut self, object: &MeshAttachment, seen: &Seen, step: Step, tick: bool) -> Result<Turn, TurnError> {
+        self.note_array(seen);
+        if step == Step::Settled {
+            return Ok(Turn::Settled { tick: tick || self.resting.is_some() });
+        }
+        tracing::info!(node = %self.ctx.node, volume = %self.name, epoch = self.memory.epoch, %step);
+        if step == Step::Settle {
+            return self.settle(object, seen).await;
+        }
+        let held = self.silence.held(&seen.connections, self.ctx.timing.hold);
+        let written = self.with_view(object, seen, &held, false, |view| {
+            record::next(view, &step).map(|status| (status, view.unconnected()))
+        })?;
+        match written {
+            (Some(status), unconnected) => {
+                self.write(object, status).await?;
+                if step == Step::Adopt {
+                    self.memory.assembled = true;
+                    self.memory.burnt.extend(unconnected);
+                }
+                self.tell(object, &step);
+                Ok(Turn::Acted)
+            }
+            (None, _) if step.slow() => self.start(object, step, tick).await,
+            (None, _) => self.quick(object, step).await,
+        }
+    }
+
+    fn note_array(&mut self, seen: &Seen) {
+        let device = seen.array.as_ref().map(|a| a.device.clone());
+        if device.as_ref() != self.watched.as_ref().map(|(d, _)| d) {
+            let (wake, wakeups) = (Arc::clone(&self.wake), Arc::clone(&self.ctx.wakeups));
+            let ring = move || wake.notify_one();
+            self.watched = device.map(|d| (d.clone(), wakeups.watch(&d, Arc::new(ring))));
+        }
+    }
+
+    /// What a lost leg needs; it is awaited here.
+    async fn quick(&mut self, object: &MeshAttachment, step: Step) -> Result<Turn, TurnError> {
+        if let Step::Disconnect { nqn } = &step {
+            self.memory.burnt.insert(nqn.clone());
+        }
+        let doing = step.clone();
+        let result = self.ctx.blocking(move |host| Ok(perform(host, &doing))).await?;
+        self.finished(object, &step, result)?;
+        Ok(Turn::Acted)
+    }
+
+    /// Starts a slow step; one that takes a local leg passes the volume's gate and is planned again behind it.
+    async fn start(&mut self, object: &MeshAttachment, step: Step, tick: bool) -> Result<Turn, TurnError> {
+        let mut guard: Option<OwnedMutexGuard<()>> = None;
+        if step.needs_gate() {
+            let Ok(passed) = self.ctx.gate(&self.name).try_lock_owned() else {
+                return Ok(Turn::Settled { tick: true });
+            };
+            guard = Some(passed);
+            let seen = look(&self.ctx, object).await?;
+            if self.planned(object, &seen) != step {
+                return Ok(Turn::Acted);
+            }
+        }
+        self.memory.slow = Some(step.to_string());
+        let (host, wake, doing) = (Arc::clone(&self.ctx.host), Arc::clone(&self.wake), step.clone());
+        let task = tokio::task::spawn_blocking(move || {
+            let result = perform(host.as_ref(), &doing);
+            drop(guard);
+            result
+        });
+        let task = tokio::spawn(async move {
+            let result = task.await;
+            wake.notify_one();
+            result.unwrap_or_else(|e| {
+                Err(HostError::Failed { action: "run a step".to_owned(), cause: e.to_string() })
+            })
+        });
+        self.slow = Some(Slow { step, task });
+        Ok(Turn::Settled { tick })
+    }
+
+    /// Writes the whole status. An unknown outcome is settled before anything else is done.
+    async fn write(
+        &mut self,
+        object: &MeshAttachment,
+        status: meshstor_crds::MeshAttachmentStatus,
+    ) -> Result<(), TurnError> {
+        let mut next = object.clone();
+        next.status = Some(status);
+        match self.ctx.cluster.write_attachment(next).await {
+            Ok(written) => {
+                self.latest = Some(written);
+                self.settled();
+                Ok(())
+            }
+            Err(error @ ClusterError::Refused(..)) => Err(error.into()),
+            Err(error @ ClusterError::Conflict(_)) => {
+                // The version moved on: no write under the old one can land any more.
+                self.reread().await?;
+                self.settled();
+                Err(error.into())
+            }
+            Err(error @ ClusterError::Unknown(..)) => {
+                self.memory.unsettled = true;
+                self.sent_under = object.metadata.resource_version.clone();
+                Err(error.into())
+            }
+        }
+    }
+
+    fn settled(&mut self) {
+        self.memory.unsettled = false;
+        self.sent_under = None;
+    }
+
+    async fn reread(&mut self) -> Result<(), TurnError> {
+        if let Some(read) = self.ctx.cluster.read_attachment(self.name.clone()).await? {
+            self.latest = Some(read);
+        }
+        Ok(())
+    }
+
+    /// A quorum read that shows another version settles it; else one more write under the same version does, for only
+    /// one of the two can land.
+    async fn settle(&mut self, object: &MeshAttachment, seen: &Seen) -> Result<Turn, TurnError> {
+        self.reread().await?;
+        let current = self.latest.clone().unwrap_or_else(|| object.clone());
+        let none = std::collections::BTreeSet::new();
+        if current.metadata.resource_version != self.sent_under {
+            self.settled();
+            return Ok(Turn::Acted);
+        }
+        let status = self.with_view(&current, seen, &none, false, |view| record::next(view, &Step::Settle));
+        match status {
+            Ok(Some(status)) => self.write(&current, status).await?,
+            // Not this process's record yet: whatever it does next to it is guarded by the same version.
+            _ => self.settled(),
+        }
+        Ok(Turn::Acted)
+    }
+
+    /// Whether a slow step is running.
+    pub fn busy(&self) -> bool {
+        self.slow.is_some()
+    }
+
+    /// Waits for the slow step, for tests.
+    pub async fn rest_of_slow(&mut self) {
+        while self.slow.as_ref().is_some_and(|s| !s.task.is_finished()) {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! What all workers of the process share.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use kube::Resource;
+use tokio::sync::Notify;
+
+use super::cluster::Cluster;
+use super::error::TurnError;
+use crate::host::{Host, HostError};
+use crate::wake::Wakeups;
+
+/// Times; tests shorten them.
+#[derive(Clone, Copy, Debug)]
+pub struct Timing {
+    /// How long a controller must not be live before its leg counts as lost (protocol step 9).
+    pub hold: Duration,
+    /// How long a start set may stay unreachable before the start is given up.
+    pub start: Duration,
+    /// How often remote controllers are looked at: the kernel has no event for `connecting`.
+    pub tick: Duration,
+    /// How often everything is looked at anyway.
+    pub full: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        let s = Duration::from_secs;
+        Self { hold: s(1), start: s(60), tick: s(1), full: s(300) }
+    }
+}
+
+/// Shared by all workers.
+pub struct Context {
+    /// This node's name.
+    pub node: String,
+    /// This process, new with each start.
+    pub incarnation: String,
+    /// This boot's ID.
+    pub boot_id: String,
+    /// Fabric addresses from the command line.
+    pub addresses: Vec<String>,
+    /// The kernel.
+    pub host: Arc<dyn Host>,
+    /// The API server.
+    pub cluster: Arc<dyn Cluster>,
+    /// Remote legs are kept from reads: the kernel has no latency of its own to go by.
+    pub write_mostly: bool,
+    /// Who tells when arrays change.
+    pub wakeups: Arc<dyn Wakeups>,
+    /// Times.
+    pub timing: Timing,
+    /// Addresses that the `MeshNode` names instead.
+    pub override_addresses: Mutex<Vec<String>>,
+    /// The node's drives may have changed.
+    pub node_changed: Notify,
+    /// One per volume: an assembly that takes a local leg, and the leg's ledger, never change at the same time.
+    pub gates: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+impl Context {
+    /// The gate of a volume.
+    pub fn gate(&self, volume: &str) -> Arc<tokio::sync::Mutex<()>> {
+        let mut gates = self.gates.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(gates.entry(volume.to_owned()).or_default())
+    }
+
+    /// The address at which exports listen.
+    pub fn address(&self) -> Option<String> {
+        self.listen().first().cloned()
+    }
+
+    /// All fabric addresses.
+    pub fn listen(&self) -> Vec<String> {
+        let named = self.override_addresses.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if named.is_empty() { self.addresses.clone() } else { named }
+    }
+
+    /// Runs a host call on a thread of its own, so that one that hangs holds up nobody else.
+    pub async fn blocking<T, F>(&self, call: F) -> Result<T, TurnError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&dyn Host) -> Result<T, HostError> + Send + 'static,
+    {
+        let host = Arc::clone(&self.host);
+        Ok(tokio::task::spawn_blocking(move || call(host.as_ref())).await??)
+    }
+}
+
+/// What a turn came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// One step was done: plan again at once.
+    Acted,
+    /// Nothing is to be done until something changes.
+    Settled {
+        /// Controllers must be looked at every tick.
+        tick: bool,
+    },
+    /// The object is gone.
+    Gone,
+}
+
+/// The newer of what the cache says and what a write or quorum read of this process said last. `resourceVersion`s of
+/// one resource are ordered (KEP-5504); where they do not parse, the process's own answer is kept.
+pub fn newest<K: Resource + Clone>(cached: Option<Arc<K>>, last: Option<&K>) -> Option<K> {
+    let cached = cached?;
+    let version = |k: &K| k.meta().resource_version.as_ref().and_then(|v| v.parse::<u128>().ok());
+    let same = |k: &&K| k.meta().uid == cached.meta().uid;
+    match last.filter(same) {
+        Some(last) if version(last) > version(&cached) || version(&cached).is_none() => Some(last.clone()),
+        _ => Some((*cached).clone()),
+    }
+}

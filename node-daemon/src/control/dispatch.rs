@@ -1,0 +1,268 @@
+//! Watches and workers: one task for each leg of this node and for each attachment that concerns it.
+//!
+//! All `MeshReplica`s are watched for now: the consumer needs those of other nodes too, and their field selector is
+//! the volume, which is not known beforehand.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{StreamExt as _, TryStreamExt as _};
+use kube::runtime::reflector::store::Writer;
+use kube::runtime::{WatchStreamExt as _, reflector, watcher};
+use kube::{Api, Client, Resource};
+use meshstor_crds::{MeshAttachment, MeshReplica, MeshVolume};
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinSet;
+
+use super::attachment::AttachmentWorker;
+use super::context::{Context, Turn};
+use super::error::TurnError;
+use super::leg::LegWorker;
+use super::observe::volume_uid;
+use crate::ids::{self, Nqn};
+
+/// Whom a worker serves.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Key {
+    /// A `MeshReplica`.
+    Leg(String),
+    /// A `MeshAttachment`.
+    Attachment(String),
+}
+
+/// An object of a watch that changed.
+#[derive(Debug)]
+pub enum Change {
+    /// A leg, of that volume on that node.
+    Replica {
+        /// Its name.
+        name: String,
+        /// Its volume.
+        volume: String,
+        /// Its node.
+        node: String,
+    },
+    /// A volume or an attachment.
+    Volume(String),
+}
+
+/// Fills a cache from a watch and tells of every change.
+pub fn watch<K>(client: &Client, writer: Writer<K>, changes: mpsc::Sender<Change>, tell: fn(&K) -> Change)
+where
+    K: Resource<DynamicType = (), Scope = kube::core::ClusterResourceScope>
+        + Clone
+        + std::fmt::Debug
+        + serde::de::DeserializeOwned
+        + Send
+        + Sync
+        + 'static,
+{
+    let stream = reflector(writer, watcher(Api::<K>::all(client.clone()), watcher::Config::default()));
+    let mut stream = Box::pin(stream.default_backoff().touched_objects());
+    tokio::spawn(async move {
+        while let Some(next) = stream.next().await {
+            match next {
+                Ok(object) => drop(changes.send(tell(&object)).await),
+                Err(error) => tracing::warn!(%error, "watch interrupted"),
+            }
+        }
+    });
+}
+
+/// How a `MeshReplica` changes things.
+pub fn replica(object: &MeshReplica) -> Change {
+    Change::Replica {
+        name: object.metadata.name.clone().unwrap_or_default(),
+        volume: object.spec.volume.clone(),
+        node: object.spec.node.clone(),
+    }
+}
+
+/// How a `MeshAttachment` changes things.
+pub fn attachment(object: &MeshAttachment) -> Change {
+    Change::Volume(object.metadata.name.clone().unwrap_or_default())
+}
+
+/// How a `MeshVolume` changes things.
+pub fn volume(object: &MeshVolume) -> Change {
+    Change::Volume(object.metadata.name.clone().unwrap_or_default())
+}
+
+/// The workers of the process.
+pub struct Dispatch {
+    ctx: Arc<Context>,
+    bells: HashMap<Key, Arc<Notify>>,
+    workers: JoinSet<Key>,
+}
+
+impl Dispatch {
+    /// Without workers yet.
+    pub fn new(ctx: Arc<Context>) -> Self {
+        Self { ctx, bells: HashMap::new(), workers: JoinSet::new() }
+    }
+
+    /// Serves changes until the watches end.
+    pub async fn run(mut self, mut changes: mpsc::Receiver<Change>) {
+        let mut sweep = tokio::time::interval(self.ctx.timing.full);
+        loop {
+            tokio::select! {
+                change = changes.recv() => match change {
+                    Some(change) => self.changed(&change),
+                    None => return,
+                },
+                Some(ended) = self.workers.join_next() => self.ended(ended),
+                _ = sweep.tick() => self.sweep().await,
+            }
+        }
+    }
+
+    fn changed(&mut self, change: &Change) {
+        match change {
+            Change::Replica { name, volume, node } => {
+                if *node == self.ctx.node {
+                    self.wake(Key::Leg(name.clone()), true);
+                }
+                self.volume(volume);
+            }
+            Change::Volume(name) => {
+                self.volume(name);
+                let ctx = Arc::clone(&self.ctx);
+                for leg in ctx.cluster.replicas_of(name).iter().filter(|r| r.spec.node == ctx.node) {
+                    self.wake(Key::Leg(leg.metadata.name.clone().unwrap_or_default()), true);
+                }
+            }
+        }
+    }
+
+    fn volume(&mut self, name: &str) {
+        let found = self.ctx.cluster.attachment(name);
+        let term = found.as_ref().and_then(|a| a.status.as_ref()).and_then(|s| s.term.as_ref());
+        let mine = term.is_some_and(|t| t.node == self.ctx.node);
+        self.wake(Key::Attachment(name.to_owned()), mine);
+    }
+
+    /// Rings the worker's bell; makes the worker where there is none and one is needed.
+    fn wake(&mut self, key: Key, needed: bool) {
+        if let Some(bell) = self.bells.get(&key) {
+            return bell.notify_one();
+        }
+        if !needed {
+            return;
+        }
+        let bell = Arc::new(Notify::new());
+        self.bells.insert(key.clone(), Arc::clone(&bell));
+        let ctx = Arc::clone(&self.ctx);
+        self.workers.spawn(async move {
+            match &key {
+                Key::Leg(name) => serve_leg(ctx, name.clone(), &bell).await,
+                Key::Attachment(name) => serve_attachment(ctx, name.clone(), bell).await,
+            }
+            key
+        });
+    }
+
+    fn ended(&mut self, ended: Result<Key, tokio::task::JoinError>) {
+        match ended {
+            Ok(key) => drop(self.bells.remove(&key)),
+            Err(error) => tracing::error!(%error, "a worker died"),
+        }
+    }
+
+    /// What is on this node although no record names it: an older epoch's array, or what belongs to nobody known.
+    async fn sweep(&mut self) {
+        let here = self.ctx.blocking(|host| Ok((host.arrays()?, host.connections()?))).await;
+        let (arrays, connections) = match here {
+            Ok(found) => found,
+            Err(error) => return tracing::warn!(%error, "look for leftovers"),
+        };
+        let mut known = HashSet::new();
+        for attachment in self.ctx.cluster.attachments() {
+            let name = attachment.metadata.name.clone().unwrap_or_default();
+            let legs = self.ctx.cluster.replicas_of(&name);
+            let uuid = volume_uid(&attachment, &legs).map(|u| ids::array(&u));
+            let uids: HashSet<_> = legs.iter().filter_map(|l| l.metadata.uid.as_deref()).collect();
+            let connected = |nqn: &str| Nqn::parse(nqn).is_some_and(|n| uids.contains(n.leg_uid));
+            if arrays.iter().any(|a| Some(a.uuid) == uuid) || connections.iter().any(|c| connected(&c.nqn)) {
+                self.wake(Key::Attachment(name), true);
+            }
+            known.extend(uuid);
+        }
+        for array in arrays.iter().filter(|a| !known.contains(&a.uuid)) {
+            tracing::warn!(node = %self.ctx.node, array = %array.uuid, device = %array.device.display(),
+                "an array of no known volume is kept");
+        }
+    }
+}
+
+async fn serve_leg(ctx: Arc<Context>, name: String, bell: &Notify) {
+    let mut worker = LegWorker::new(Arc::clone(&ctx), name);
+    let mut tries = 0;
+    loop {
+        let turn = worker.turn().await;
+        if turn.as_ref().is_ok_and(|t| *t == Turn::Gone) {
+            return;
+        }
+        pause(&ctx, bell, turn, &mut tries).await;
+    }
+}
+
+async fn serve_attachment(ctx: Arc<Context>, name: String, bell: Arc<Notify>) {
+    let mut worker = AttachmentWorker::new(Arc::clone(&ctx), name, Arc::clone(&bell));
+    let mut tries = 0;
+    loop {
+        let turn = worker.turn().await;
+        if turn.as_ref().is_ok_and(|t| *t == Turn::Gone) && !worker.busy() {
+            return;
+        }
+        pause(&ctx, &bell, turn, &mut tries).await;
+    }
+}
+
+/// Waits as the outcome of a turn asks for.
+async fn pause(ctx: &Context, bell: &Notify, turn: Result<Turn, TurnError>, tries: &mut u32) {
+    let (least, most) = match turn {
+        Ok(Turn::Acted) => {
+            *tries = 0;
+            return;
+        }
+        Ok(Turn::Settled { tick: true } | Turn::Gone) => (Duration::ZERO, ctx.timing.tick),
+        Ok(Turn::Settled { tick: false }) => (Duration::ZERO, ctx.timing.full),
+        Err(error) => {
+            tracing::warn!(node = %ctx.node, class = ?error.class(), %error, "turn failed");
+            let wait = error.class().backoff(*tries);
+            *tries += 1;
+            (wait.min(ctx.timing.tick), wait)
+        }
+    };
+    tokio::time::sleep(least).await;
+    // A bell rung meanwhile is kept by `Notify`.
+    drop(tokio::time::timeout(most.saturating_sub(least), bell.notified()).await);
+}
+
+/// Caches are filled and watches run.
+///
+/// # Errors
+/// When a cache can never be filled.
+pub async fn caches(client: &Client) -> Result<(Caches, mpsc::Receiver<Change>), reflector::store::WriterDropped> {
+    let (sender, changes) = mpsc::channel(1024);
+    let (attachments, a) = reflector::store();
+    let (replicas, r) = reflector::store();
+    let (volumes, v) = reflector::store();
+    watch(client, a, sender.clone(), attachment);
+    watch(client, r, sender.clone(), replica);
+    watch(client, v, sender, volume);
+    let filled = [attachments.wait_until_ready().await, replicas.wait_until_ready().await, volumes.wait_until_ready().await];
+    futures::stream::iter(filled).try_collect::<Vec<()>>().await?;
+    Ok((Caches { attachments, replicas, volumes }, changes))
+}
+
+/// The filled caches.
+pub struct Caches {
+    /// Attachments.
+    pub attachments: reflector::Store<MeshAttachment>,
+    /// Legs.
+    pub replicas: reflector::Store<MeshReplica>,
+    /// Volumes.
+    pub volumes: reflector::Store<MeshVolume>,
+}

@@ -1,0 +1,137 @@
+//! The host calls of an attachment's steps, and what the process remembers of them.
+
+use std::path::Path;
+
+use meshstor_crds::{MeshAttachment, conditions};
+
+use super::cluster::Notice;
+use crate::attachment::{Failure, Memory, Step, Trouble};
+use crate::host::{ArraySpec, Content, Host, HostError};
+
+/// What an effect found out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// Nothing but that it is done.
+    Done,
+    /// What the device holds.
+    Content(Content),
+}
+
+/// Does the step on the host. Steps that write the record have no effect here.
+///
+/// # Errors
+/// Those of the [`Host`].
+pub fn perform(host: &dyn Host, step: &Step) -> Result<Found, HostError> {
+    match step {
+        Step::Connect { spec, .. } => host.connect(spec)?,
+        Step::Create(spec) => create(host, spec)?,
+        Step::Assemble(spec) => assemble(host, spec)?,
+        Step::Probe { device } => return host.content(device).map(Found::Content),
+        Step::Wipe { device } => host.wipe(device)?,
+        Step::Mkfs { device, filesystem } => host.mkfs(device, filesystem)?,
+        Step::Mount { device, filesystem, at } => host.mount(device, filesystem, at)?,
+        Step::Unmount { at } => host.unmount(at)?,
+        Step::StopArray { device } => host.stop_array(device)?,
+        Step::Disconnect { nqn } => host.disconnect(nqn)?,
+        Step::RemoveMember { device, name } => host.remove_member(device, name)?,
+        Step::ZeroSuperblock { device, .. } => host.zero_superblock(device)?,
+        Step::AddMember { device, member, .. } => host.add_member(device, member)?,
+        Step::Settle
+        | Step::Claim
+        | Step::Adopt
+        | Step::RecordInitialised
+        | Step::RecordLoss { .. }
+        | Step::RecordInSync { .. }
+        | Step::RecordEnded { .. }
+        | Step::Report(_)
+        | Step::Settled => {}
+    }
+    Ok(Found::Done)
+}
+
+/// Before `initialised` nothing was acknowledged to anybody: what an earlier try left is erased.
+fn create(host: &dyn Host, spec: &ArraySpec) -> Result<(), HostError> {
+    for member in &spec.members {
+        match host.examine(&member.device)? {
+            Some(found) if found.uuid != spec.uuid => return Err(foreign(&member.device, &found.uuid.to_string())),
+            Some(_) => host.zero_superblock(&member.device)?,
+            None => {}
+        }
+    }
+    host.create_array(spec)
+}
+
+/// Every member must carry the array's UUID; nothing is touched where one does not.
+fn assemble(host: &dyn Host, spec: &ArraySpec) -> Result<(), HostError> {
+    for member in &spec.members {
+        match host.examine(&member.device)? {
+            Some(found) if found.uuid == spec.uuid => {}
+            Some(found) => return Err(foreign(&member.device, &found.uuid.to_string())),
+            None => return Err(foreign(&member.device, "no array")),
+        }
+    }
+    host.assemble(spec)
+}
+
+fn foreign(device: &Path, found: &str) -> HostError {
+    HostError::Conflict {
+        action: format!("start the array from {}", device.display()),
+        cause: format!("its superblock names {found}"),
+    }
+}
+
+/// What the process remembers after the step was done.
+pub fn remember(memory: &mut Memory, step: &Step, found: Found) {
+    match (step, found) {
+        (Step::Probe { .. }, Found::Content(content)) => memory.content = Some(content),
+        (Step::Create(_), _) => {
+            // Only the first epoch starts from legs that were all proved blank.
+            memory.fresh = memory.epoch == 1;
+            memory.assembled = true;
+            memory.content = None;
+        }
+        (Step::Assemble(_), _) => memory.assembled = true,
+        (Step::Wipe { .. }, _) => {
+            memory.wiped = true;
+            memory.content = None;
+        }
+        (Step::Mkfs { .. }, _) => memory.made = true,
+        (Step::ZeroSuperblock { key, .. }, _) => {
+            memory.erased.insert(key.clone());
+        }
+        (Step::AddMember { .. }, _) => memory.erased.clear(),
+        _ => {}
+    }
+    memory.trouble = None;
+}
+
+/// What the process remembers after the step failed.
+pub fn regret(memory: &mut Memory, step: &Step, error: &HostError, published: bool) {
+    let message = error.to_string();
+    let reason = super::error::reason(error);
+    if step.starts() && !published {
+        memory.failed = Some(Failure { message, conflict: reason == conditions::REASON_CONFLICT });
+        return;
+    }
+    if matches!(step, Step::Mount { .. } | Step::Unmount { .. } | Step::StopArray { .. }) {
+        memory.trouble = Some(Trouble { step: step.to_string(), reason, message });
+    }
+}
+
+/// What people are told of a step that was done.
+pub fn notice(step: &Step, object: &MeshAttachment) -> Option<Notice> {
+    let volume = object.metadata.name.as_deref().unwrap_or_default();
+    let (warning, reason, note) = match step {
+        Step::Create(spec) | Step::Assemble(spec) => {
+            (false, "ArrayAssembled", format!("the array of {volume} runs from {} legs", spec.members.len()))
+        }
+        Step::RecordLoss { leg, why } => (true, "LegLost", format!("leg {leg} was recorded away: {why}")),
+        Step::AddMember { leg, .. } => (false, "RebuildStarted", format!("leg {leg} is being rebuilt")),
+        Step::RecordInSync { leg } => (false, "RebuildFinished", format!("leg {leg} is in sync")),
+        Step::RecordEnded { reason: meshstor_crds::EndedReason::Detached } => {
+            (false, "Detached", format!("{volume} is detached"))
+        }
+        _ => return None,
+    };
+    Some(Notice { warning, reason, note })
+}

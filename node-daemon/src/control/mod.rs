@@ -1,0 +1,13 @@
+//! The thin hands: watches wake workers, a worker observes, plans and does one step at a time.
+
+pub mod attachment;
+pub mod cluster;
+pub mod context;
+pub mod dispatch;
+pub mod effect;
+pub mod error;
+pub mod leg;
+pub mod node;
+pub mod observe;
+#[cfg(test)]
+mod tests;

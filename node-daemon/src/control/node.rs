@@ -1,0 +1,119 @@
+//! The node's own object: what it has, and a heartbeat.
+
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use kube::api::PostParams;
+use kube::{Api, Client};
+use meshstor_crds::conditions::{self as c, Want};
+use meshstor_crds::{Capability, Drive, Extent, Kernel, MeshNode, MeshNodeSpec, MeshNodeStatus, Time};
+
+use super::cluster::ask;
+use super::context::Context;
+use super::error::{ClusterError, TurnError};
+use super::leg::now;
+use crate::host::{DriveFacts, NodeFacts};
+
+/// How often the daemon says that it lives.
+const HEARTBEAT: Duration = Duration::from_secs(30);
+
+/// Capabilities without which no volume can be served.
+const REQUIRED: [&str; 5] = ["raid1", "nvmet-tcp", "nvme-tcp", "mdadm", "nft"];
+
+/// Keeps the `MeshNode` until the process ends.
+pub async fn keep(ctx: Arc<Context>, client: Client) {
+    let api: Api<MeshNode> = Api::all(client);
+    loop {
+        let pause = match turn(&ctx, &api).await {
+            Ok(()) => HEARTBEAT,
+            Err(error) => {
+                tracing::warn!(node = %ctx.node, %error, "node status not written");
+                Duration::from_secs(2)
+            }
+        };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = ctx.node_changed.notified() => tokio::time::sleep(Duration::from_millis(500)).await,
+        }
+    }
+}
+
+async fn turn(ctx: &Context, api: &Api<MeshNode>) -> Result<(), TurnError> {
+    let mut object = get_or_create(ctx, api).await?;
+    *ctx.override_addresses.lock().unwrap_or_else(PoisonError::into_inner) = object.spec.addresses.clone();
+    let facts = ctx.blocking(|host| host.node()).await;
+    let old = object.status.clone().unwrap_or_default();
+    object.status = Some(status(&old, facts, ctx.listen(), object.metadata.generation, &now()));
+    let params = PostParams::default();
+    ask(format!("node {}", ctx.node), api.replace_status(&ctx.node, &params, &object)).await?;
+    Ok(())
+}
+
+async fn get_or_create(ctx: &Context, api: &Api<MeshNode>) -> Result<MeshNode, ClusterError> {
+    if let Some(found) = ask(format!("node {}", ctx.node), api.get_opt(&ctx.node)).await? {
+        return Ok(found);
+    }
+    let new = MeshNode::new(&ctx.node, MeshNodeSpec::default());
+    ask(format!("node {}", ctx.node), api.create(&PostParams::default(), &new)).await
+}
+
+fn status(
+    old: &MeshNodeStatus,
+    facts: Result<NodeFacts, TurnError>,
+    addresses: Vec<String>,
+    generation: Option<i64>,
+    now: &Time,
+) -> MeshNodeStatus {
+    let (seen, wants) = match facts {
+        Ok(facts) => {
+            let wants = wants(&facts, &addresses);
+            (filled(facts), wants)
+        }
+        Err(error) => (old.clone(), not_ready(c::REASON_HOST_ERROR, error.to_string())),
+    };
+    let conditions = c::apply(&old.conditions, &wants, generation, now);
+    MeshNodeStatus { observed_generation: generation, conditions, addresses, heartbeat: Some(now.clone()), ..seen }
+}
+
+fn wants(facts: &NodeFacts, addresses: &[String]) -> Vec<Want> {
+    let missing = facts.capabilities.iter().find(|(name, there, _)| !there && REQUIRED.contains(&name.as_str()));
+    match missing {
+        Some((name, _, remedy)) => not_ready(c::REASON_MISSING_CAPABILITY, format!("{name}: {remedy}")),
+        None if addresses.is_empty() => {
+            not_ready(c::REASON_HOST_ERROR, "no fabric address: start the daemon with --address".to_owned())
+        }
+        None => vec![Want::new(c::READY, true, c::REASON_OK, "serves legs and arrays")],
+    }
+}
+
+fn not_ready(reason: &'static str, message: String) -> Vec<Want> {
+    vec![Want::new(c::READY, false, reason, message.clone()), Want::new(c::STALLED, true, reason, message)]
+}
+
+fn filled(facts: NodeFacts) -> MeshNodeStatus {
+    let capability = |(name, supported, message): (String, bool, String)| Capability { name, supported, message };
+    MeshNodeStatus {
+        boot_id: Some(facts.boot_id),
+        host_nqn: Some(facts.host_nqn),
+        kernel: Some(Kernel {
+            release: facts.kernel_release,
+            capabilities: facts.capabilities.into_iter().take(32).map(capability).collect(),
+        }),
+        drives: facts.drives.into_iter().take(64).map(drive).collect(),
+        ..MeshNodeStatus::default()
+    }
+}
+
+fn drive(facts: DriveFacts) -> Drive {
+    let big = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+    let extent = |(first, size): (u64, u64)| Extent { first_byte: big(first), size_bytes: big(size) };
+    Drive {
+        id: facts.id,
+        path: facts.path.display().to_string(),
+        model: facts.model,
+        size_bytes: big(facts.size),
+        logical_sector_size: i32::try_from(facts.sector).unwrap_or(512),
+        free_extents: facts.free.into_iter().take(32).map(extent).collect(),
+        unusable: facts.unusable,
+    }
+}

@@ -1,0 +1,108 @@
+//! What an attachment's worker looks at before it plans.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use meshstor_crds::{Filesystem, MeshAttachment, MeshReplica, MeshVolume, quantity};
+use uuid::Uuid;
+
+use super::context::Context;
+use super::error::TurnError;
+use super::leg::reference;
+use crate::attachment::{Leg, Params};
+use crate::host::{ArrayFacts, ConnectionFacts, ControllerState, LegFacts};
+use crate::ids::{self, Nqn};
+
+/// One look.
+pub struct Seen {
+    /// Every leg of the volume; with facts where it is on this node.
+    pub legs: Vec<(Arc<MeshReplica>, Option<LegFacts>)>,
+    /// The volume's array.
+    pub array: Option<ArrayFacts>,
+    /// Connections to legs of this volume.
+    pub connections: Vec<ConnectionFacts>,
+    /// What the volume asks.
+    pub params: Option<Params>,
+}
+
+impl Seen {
+    /// The legs as the planning takes them.
+    pub fn legs(&self) -> Vec<Leg<'_>> {
+        self.legs.iter().map(|(replica, local)| Leg { replica, local: local.as_ref() }).collect()
+    }
+}
+
+/// Looks at everything of one volume.
+pub async fn look(ctx: &Context, attachment: &MeshAttachment) -> Result<Seen, TurnError> {
+    let name = attachment.metadata.name.clone().unwrap_or_default();
+    let replicas = ctx.cluster.replicas_of(&name);
+    let uid = volume_uid(attachment, &replicas);
+    let replicas: Vec<_> = replicas.into_iter().filter(|r| uid.as_deref() == Some(&r.spec.volume_uid)).collect();
+    let volume = ctx.cluster.volume(&name).filter(|v| v.metadata.uid == uid);
+    let uuid = uid.as_deref().map(ids::array);
+    let local: Vec<_> = replicas.iter().filter(|r| r.spec.node == ctx.node).map(|r| reference(r)).collect();
+    let (array, connections, facts) = ctx
+        .blocking(move |host| {
+            let array = host.arrays()?.into_iter().find(|a| Some(a.uuid) == uuid);
+            // A local leg that cannot be seen is one without facts: its member is known by its remembered name.
+            let seen = |leg| host.leg(leg).unwrap_or_default();
+            let facts: Vec<_> = local.iter().map(|leg| (leg.uuid, seen(leg))).collect();
+            Ok((array, host.connections()?, facts))
+        })
+        .await?;
+    let facts = |r: &MeshReplica| facts.iter().find(|(u, _)| *u == reference(r).uuid).map(|(_, f)| f.clone());
+    let here = |r: &MeshReplica| (r.spec.node == ctx.node).then(|| facts(r).unwrap_or_default());
+    let uids: BTreeSet<String> = replicas.iter().filter_map(|r| r.metadata.uid.clone()).collect();
+    let ours = |c: &ConnectionFacts| Nqn::parse(&c.nqn).is_some_and(|n| uids.contains(n.leg_uid));
+    Ok(Seen {
+        array,
+        connections: connections.into_iter().filter(ours).collect(),
+        params: volume.and_then(|v| params(ctx, &v, uuid?)),
+        legs: replicas.into_iter().map(|r| (Arc::clone(&r), here(&r))).collect(),
+    })
+}
+
+/// UID of the volume, from the attachment's owner, else from its legs.
+pub fn volume_uid(attachment: &MeshAttachment, replicas: &[Arc<MeshReplica>]) -> Option<String> {
+    let owners = attachment.metadata.owner_references.iter().flatten();
+    let owner = owners.filter(|o| o.kind == "MeshVolume").map(|o| o.uid.clone()).next();
+    owner.or_else(|| replicas.first().map(|r| r.spec.volume_uid.clone()))
+}
+
+fn params(ctx: &Context, volume: &MeshVolume, uuid: Uuid) -> Option<Params> {
+    let resolved = volume.status.as_ref()?.resolved.as_ref()?;
+    let small = |n: i32, least: u16| u16::try_from(n).unwrap_or(least).max(least);
+    Some(Params {
+        size: quantity::bytes(&volume.spec.capacity).ok()?,
+        slots: u32::try_from(volume.spec.replica_count).unwrap_or(2).max(2),
+        filesystem: match volume.spec.filesystem {
+            Filesystem::Xfs => Some("xfs"),
+            Filesystem::Ext4 => Some("ext4"),
+            Filesystem::None => None,
+        },
+        min_in_sync: usize::try_from(resolved.min_in_sync).unwrap_or(1),
+        io_queues: small(resolved.io_queues, 1),
+        queue_size: small(resolved.queue_size, 16),
+        keep_alive: small(resolved.keep_alive_seconds, 1),
+        write_mostly: ctx.write_mostly,
+        uuid,
+    })
+}
+
+/// Since when each connection has not been live.
+#[derive(Debug, Default)]
+pub struct Silence(BTreeMap<String, Instant>);
+
+impl Silence {
+    /// NQNs that were not live for `hold` now.
+    pub fn held(&mut self, connections: &[ConnectionFacts], hold: Duration) -> BTreeSet<String> {
+        let silent = |nqn: &str| connections.iter().any(|c| c.nqn == nqn && c.state != ControllerState::Live);
+        self.0.retain(|nqn, _| silent(nqn));
+        let now = Instant::now();
+        for connection in connections.iter().filter(|c| c.state != ControllerState::Live) {
+            self.0.entry(connection.nqn.clone()).or_insert(now);
+        }
+        self.0.iter().filter(|(_, since)| now.duration_since(**since) >= hold).map(|(nqn, _)| nqn.clone()).collect()
+    }
+}

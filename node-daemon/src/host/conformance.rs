@@ -1,0 +1,278 @@
+//! What every [`Host`] must do, as plain functions: run on the fake in unit tests and on a real kernel in a guest.
+//!
+//! Each check makes legs of its own and takes them away again. The node connects to itself.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use meshstor_crds::naming;
+use uuid::Uuid;
+
+use super::{
+    ArrayFacts, ArrayMember, ArraySpec, ConnectSpec, Content, ControllerState, ExportFacts, ExportSpec, Host,
+    LedgerEntry, LegRef,
+};
+
+/// Where the suite runs.
+pub struct Env {
+    /// Address at which the node reaches itself.
+    pub address: String,
+    /// Bytes of each leg.
+    pub leg_bytes: u64,
+    /// Called while something is awaited; a fake goes on there.
+    pub nudge: Box<dyn Fn()>,
+}
+
+type Check = Result<(), String>;
+type Case = (&'static str, fn(&Bench<'_>) -> Check);
+
+/// All checks, in order.
+const CASES: [Case; 6] = [
+    ("a node says who it is", node),
+    ("a partition is made once, and its ledger is kept with it", partition),
+    ("a leg reads as zeros after zeroing", zeroed),
+    ("an export opens the leg to one host, and a revoke closes it for good", export),
+    ("an array lives on a local and a remote leg, loses one and gets it back", array),
+    ("a partition goes only when nobody uses it", deletion),
+];
+
+/// Runs all checks; tells a line for each, and answers how many failed.
+pub fn run(host: &dyn Host, env: &Env, tell: &mut dyn FnMut(&str)) -> usize {
+    let mut failed = 0;
+    for (name, check) in CASES {
+        match Bench::new(host, env).and_then(|bench| check(&bench)) {
+            Ok(()) => tell(&format!("ok {name}")),
+            Err(why) => {
+                failed += 1;
+                tell(&format!("FAILED {name}: {why}"));
+            }
+        }
+    }
+    failed
+}
+
+/// One check's surroundings.
+struct Bench<'a> {
+    host: &'a dyn Host,
+    env: &'a Env,
+    drive: String,
+    host_nqn: String,
+    boot: String,
+}
+
+fn said<T>(result: super::Result<T>) -> Result<T, String> {
+    result.map_err(|e| e.to_string())
+}
+
+fn must(holds: bool, what: &str) -> Check {
+    if holds { Ok(()) } else { Err(what.to_owned()) }
+}
+
+impl<'a> Bench<'a> {
+    fn new(host: &'a dyn Host, env: &'a Env) -> Result<Self, String> {
+        let facts = said(host.node())?;
+        let fits = |d: &&super::DriveFacts| d.unusable.is_none() && d.free.iter().any(|(_, n)| *n >= 3 * env.leg_bytes);
+        let drive = facts.drives.iter().find(fits).ok_or("no drive has room for three legs")?.id.clone();
+        Ok(Self { host, env, drive, host_nqn: facts.host_nqn, boot: facts.boot_id })
+    }
+
+    fn new_leg(&self) -> Result<LegRef, String> {
+        let leg = LegRef { drive: self.drive.clone(), uuid: Uuid::new_v4() };
+        said(self.host.create_partition(&leg, self.env.leg_bytes, "conformance"))?;
+        said(self.host.zero(&leg, &|_| {}))?;
+        Ok(leg)
+    }
+
+    fn device(&self, leg: &LegRef) -> Result<PathBuf, String> {
+        Ok(said(self.host.leg(leg))?.partition.ok_or("the partition is not there")?.device)
+    }
+
+    fn spec(&self, grant: i64) -> ExportSpec {
+        let nqn = naming::export_nqn(&Uuid::new_v4().to_string(), 1, grant);
+        ExportSpec { nqn, host_nqn: self.host_nqn.clone(), address: self.env.address.clone(), io_queues: 2 }
+    }
+
+    fn connect(&self, export: &ExportFacts) -> Result<PathBuf, String> {
+        let (address, port) = export.listening.clone().ok_or("the export does not listen")?;
+        let spec =
+            ConnectSpec { nqn: export.nqn.clone(), address, port, io_queues: 2, queue_size: 64, keep_alive: 2 };
+        said(self.host.connect(&spec))?;
+        said(self.host.connect(&spec))?;
+        let live = || -> Option<PathBuf> {
+            let all = self.host.connections().ok()?;
+            let mut ours = all.into_iter().filter(|c| c.nqn == export.nqn);
+            ours.next().filter(|c| c.state == ControllerState::Live)?.device
+        };
+        self.wait("the connection to be live with a device", live)
+    }
+
+    fn wait<T>(&self, what: &str, look: impl Fn() -> Option<T>) -> Result<T, String> {
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_secs(60) {
+            if let Some(found) = look() {
+                return Ok(found);
+            }
+            (self.env.nudge)();
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
+        Err(format!("waited 60 s for {what}"))
+    }
+
+    fn array(&self, uuid: Uuid) -> Result<Option<ArrayFacts>, String> {
+        Ok(said(self.host.arrays())?.into_iter().find(|a| a.uuid == uuid))
+    }
+
+    fn drop_leg(&self, leg: &LegRef) -> Check {
+        said(self.host.delete_partition(leg))?;
+        let facts = said(self.host.leg(leg))?;
+        must(facts.partition.is_none() && facts.ledger.is_none(), "partition or ledger entry is still there")
+    }
+}
+
+fn node(bench: &Bench<'_>) -> Check {
+    must(!bench.boot.is_empty(), "no boot ID")?;
+    must(bench.host_nqn.starts_with("nqn."), "no host NQN")
+}
+
+fn partition(bench: &Bench<'_>) -> Check {
+    let leg = LegRef { drive: bench.drive.clone(), uuid: Uuid::new_v4() };
+    let before = said(bench.host.leg(&leg))?;
+    must(before.partition.is_none() && before.ledger.is_none(), "a leg that was never made is there")?;
+    said(bench.host.create_partition(&leg, bench.env.leg_bytes, "conformance"))?;
+    let first = said(bench.host.leg(&leg))?.partition.ok_or("the partition is not there")?;
+    must(first.size == bench.env.leg_bytes, "the partition has another size")?;
+    must(first.first_byte % (1 << 20) == 0, "the partition is not MiB aligned")?;
+    said(bench.host.create_partition(&leg, bench.env.leg_bytes, "conformance"))?;
+    must(said(bench.host.leg(&leg))?.partition == Some(first), "a second making changed it")?;
+    must(said(bench.host.legs())?.contains(&leg), "it is not among the legs")?;
+    let entry = LedgerEntry { epoch: 3, spent_grant: 2, spent_boot: bench.boot.clone(), zeroed: true, ..LedgerEntry::default() };
+    said(bench.host.write_ledger(&leg, &entry))?;
+    must(said(bench.host.leg(&leg))?.ledger == Some(entry.clone()), "the ledger says something else")?;
+    let next = LedgerEntry { epoch: 4, local_epoch: 4, ..entry };
+    said(bench.host.write_ledger(&leg, &next))?;
+    must(said(bench.host.leg(&leg))?.ledger == Some(next), "the ledger kept the old entry")?;
+    bench.drop_leg(&leg)
+}
+
+fn zeroed(bench: &Bench<'_>) -> Check {
+    let leg = bench.new_leg()?;
+    let device = bench.device(&leg)?;
+    must(said(bench.host.content(&device))? == Content::Blank, "a zeroed leg is not blank")?;
+    must(said(bench.host.examine(&device))?.is_none(), "a zeroed leg has a superblock")?;
+    bench.drop_leg(&leg)
+}
+
+fn export(bench: &Bench<'_>) -> Check {
+    let leg = bench.new_leg()?;
+    let spec = bench.spec(1);
+    let made = said(bench.host.export(&leg, &spec))?;
+    must(made.enabled && made.nqn == spec.nqn, "the export is not enabled")?;
+    must(made.host_nqn.as_deref() == Some(&bench.host_nqn), "the export is not open to its host alone")?;
+    let seen = said(bench.host.leg(&leg))?.exports;
+    must(seen.len() == 1 && seen[0] == made, "the export is not seen as it was made")?;
+    let again = said(bench.host.export(&leg, &spec))?;
+    must(again == made, "a second export changed it")?;
+    bench.connect(&made)?;
+    said(bench.host.revoke(&spec.nqn))?;
+    said(bench.host.revoke(&spec.nqn))?;
+    must(said(bench.host.leg(&leg))?.exports.is_empty(), "the export is still seen")?;
+    let live = || {
+        let all = bench.host.connections().ok()?;
+        all.iter().all(|c| c.nqn != spec.nqn || c.state != ControllerState::Live).then_some(())
+    };
+    bench.wait("the cut connection not to be live", live)?;
+    said(bench.host.disconnect(&spec.nqn))?;
+    said(bench.host.disconnect(&spec.nqn))?;
+    let next = said(bench.host.export(&leg, &bench.spec(2)))?;
+    must(next.device_uuid != made.device_uuid, "the next export has the namespace UUID of the last")?;
+    said(bench.host.revoke(&next.nqn))?;
+    bench.drop_leg(&leg)
+}
+
+fn array(bench: &Bench<'_>) -> Check {
+    let (local, remote) = (bench.new_leg()?, bench.new_leg()?);
+    let first = said(bench.host.export(&remote, &bench.spec(1)))?;
+    let far = bench.connect(&first)?;
+    let near = bench.device(&local)?;
+    let spec = array_spec(bench, near.clone(), far);
+    said(bench.host.create_array(&spec))?;
+    said(bench.host.create_array(&spec))?;
+    let made = bench.array(spec.uuid)?.ok_or("the array is not seen")?;
+    must(made.running && made.degraded == 0 && made.members.len() == 2, "the array is not whole")?;
+    must(said(bench.host.leg(&local))?.held_by == Some(made.device.clone()), "the local leg is not seen as held")?;
+    filesystem(bench, &made.device)?;
+    said(bench.host.stop_array(&made.device))?;
+    said(bench.host.stop_array(&made.device))?;
+    must(bench.array(spec.uuid)?.is_none(), "the array is still seen")?;
+    let found = said(bench.host.examine(&near))?.ok_or("no superblock on the local leg")?;
+    must(found.uuid == spec.uuid, "the superblock names another array")?;
+    said(bench.host.assemble(&spec))?;
+    lose_and_regain(bench, &spec, &remote, &first)?;
+    bench.drop_leg(&local)?;
+    bench.drop_leg(&remote)
+}
+
+fn array_spec(bench: &Bench<'_>, near: PathBuf, far: PathBuf) -> ArraySpec {
+    let member = |device, slot, write_mostly| ArrayMember { device, slot, write_mostly };
+    ArraySpec {
+        uuid: Uuid::new_v4(),
+        name: "conformance".to_owned(),
+        slots: 2,
+        members: vec![member(near, 0, false), member(far, 1, true)],
+        size: bench.env.leg_bytes - (8 << 20),
+    }
+}
+
+fn filesystem(bench: &Bench<'_>, device: &Path) -> Check {
+    must(said(bench.host.content(device))? == Content::Blank, "a new array is not blank")?;
+    said(bench.host.mkfs(device, "ext4"))?;
+    must(said(bench.host.content(device))? == Content::Filesystem("ext4".to_owned()), "no ext4 is seen")?;
+    let at = std::env::temp_dir().join(format!("meshstor-{}", Uuid::new_v4()));
+    said(bench.host.mount(device, "ext4", &at))?;
+    said(bench.host.mount(device, "ext4", &at))?;
+    let mounts = said(bench.host.arrays())?.into_iter().flat_map(|a| a.mounts).filter(|m| *m == at).count();
+    must(mounts == 1, "it is not mounted exactly once")?;
+    must(bench.host.stop_array(device).is_err(), "a mounted array was stopped")?;
+    said(bench.host.unmount(&at))?;
+    said(bench.host.unmount(&at))?;
+    said(bench.host.wipe(device))?;
+    must(said(bench.host.content(device))? == Content::Blank, "a wiped array is not blank")
+}
+
+/// The remote leg goes by `disconnect` and comes back under another export.
+fn lose_and_regain(bench: &Bench<'_>, spec: &ArraySpec, remote: &LegRef, first: &ExportFacts) -> Check {
+    let name = |m: &ArrayMember| m.device.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let far = name(spec.members.last().ok_or("no members")?);
+    said(bench.host.disconnect(&first.nqn))?;
+    let lost = || {
+        let array = bench.array(spec.uuid).ok()??;
+        let failed = array.members.iter().all(|m| m.name != far || m.faulty || !m.in_sync);
+        (array.degraded == 1 && failed).then_some(array)
+    };
+    let array = bench.wait("MD to fail the disconnected leg", lost)?;
+    if array.members.iter().any(|m| m.name == far) {
+        said(bench.host.remove_member(&array.device, &far))?;
+    }
+    let gone = || bench.array(spec.uuid).ok()?.filter(|a| a.members.len() == 1);
+    bench.wait("the failed member to be gone", gone)?;
+    said(bench.host.revoke(&first.nqn))?;
+    let second = said(bench.host.export(remote, &bench.spec(2)))?;
+    let device = bench.connect(&second)?;
+    said(bench.host.zero_superblock(&device))?;
+    must(said(bench.host.examine(&device))?.is_none(), "the erased leg has a superblock")?;
+    said(bench.host.add_member(&array.device, &ArrayMember { device, slot: 1, write_mostly: true }))?;
+    let whole = || bench.array(spec.uuid).ok()?.filter(|a| a.degraded == 0 && a.members.iter().all(|m| m.in_sync));
+    bench.wait("the rebuild to end", whole)?;
+    said(bench.host.stop_array(&array.device))?;
+    said(bench.host.disconnect(&second.nqn))?;
+    said(bench.host.revoke(&second.nqn))
+}
+
+fn deletion(bench: &Bench<'_>) -> Check {
+    let leg = bench.new_leg()?;
+    let made = said(bench.host.export(&leg, &bench.spec(1)))?;
+    must(bench.host.delete_partition(&leg).is_err(), "an exported partition was deleted")?;
+    said(bench.host.revoke(&made.nqn))?;
+    bench.drop_leg(&leg)?;
+    said(bench.host.delete_partition(&leg))
+}

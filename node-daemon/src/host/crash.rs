@@ -1,0 +1,163 @@
+//! A host that dies before or after its k-th effect (I5).
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use super::{
+    ArrayFacts, ArrayMember, ArraySpec, ConnectSpec, ConnectionFacts, Content, ExportFacts, ExportSpec, Host,
+    HostError, LedgerEntry, LegFacts, LegRef, NodeFacts, Result, SuperFacts,
+};
+
+/// Counts effects, of the host and of whatever else shares it, and says when the process dies.
+#[derive(Debug, Default)]
+pub struct CrashPoint {
+    /// Twice the number of the effect, plus one to die after it; 0 never dies.
+    at: u64,
+    effects: AtomicU64,
+    dead: AtomicBool,
+}
+
+impl CrashPoint {
+    /// Dies before the `k`-th effect, counted from 1.
+    pub fn before(k: u64) -> Arc<Self> {
+        Arc::new(Self { at: 2 * k, ..Self::default() })
+    }
+
+    /// Dies after the `k`-th effect, counted from 1.
+    pub fn after(k: u64) -> Arc<Self> {
+        Arc::new(Self { at: 2 * k + 1, ..Self::default() })
+    }
+
+    /// Never dies; counts.
+    pub fn never() -> Arc<Self> {
+        Arc::default()
+    }
+
+    /// How many effects there were.
+    pub fn effects(&self) -> u64 {
+        self.effects.load(Ordering::SeqCst)
+    }
+
+    /// Whether the process died.
+    pub fn dead(&self) -> bool {
+        self.dead.load(Ordering::SeqCst)
+    }
+
+    /// Runs an effect; none when the process died before, at or after it.
+    pub fn around<T>(&self, effect: impl FnOnce() -> T) -> Option<T> {
+        if self.dead() {
+            return None;
+        }
+        let number = self.effects.fetch_add(1, Ordering::SeqCst) + 1;
+        if self.at == 2 * number {
+            self.dead.store(true, Ordering::SeqCst);
+            return None;
+        }
+        let done = effect();
+        if self.at == 2 * number + 1 {
+            self.dead.store(true, Ordering::SeqCst);
+            return None;
+        }
+        Some(done)
+    }
+}
+
+/// A host under a process that dies at a [`CrashPoint`].
+pub struct CrashHost<H> {
+    inner: H,
+    point: Arc<CrashPoint>,
+}
+
+impl<H: Host> CrashHost<H> {
+    /// Wraps a host.
+    pub fn new(inner: H, point: Arc<CrashPoint>) -> Self {
+        Self { inner, point }
+    }
+
+    fn look<T>(&self, look: impl FnOnce(&H) -> Result<T>) -> Result<T> {
+        if self.point.dead() { Err(HostError::Crashed) } else { look(&self.inner) }
+    }
+
+    fn act<T>(&self, act: impl FnOnce(&H) -> Result<T>) -> Result<T> {
+        self.point.around(|| act(&self.inner)).unwrap_or(Err(HostError::Crashed))
+    }
+}
+
+impl<H: Host> Host for CrashHost<H> {
+    fn node(&self) -> Result<NodeFacts> {
+        self.look(|h| h.node())
+    }
+    fn leg(&self, leg: &LegRef) -> Result<LegFacts> {
+        self.look(|h| h.leg(leg))
+    }
+    fn legs(&self) -> Result<Vec<LegRef>> {
+        self.look(|h| h.legs())
+    }
+    fn connections(&self) -> Result<Vec<ConnectionFacts>> {
+        self.look(|h| h.connections())
+    }
+    fn arrays(&self) -> Result<Vec<ArrayFacts>> {
+        self.look(|h| h.arrays())
+    }
+    fn examine(&self, device: &Path) -> Result<Option<SuperFacts>> {
+        self.look(|h| h.examine(device))
+    }
+    fn content(&self, device: &Path) -> Result<Content> {
+        self.look(|h| h.content(device))
+    }
+    fn create_partition(&self, leg: &LegRef, bytes: u64, label: &str) -> Result<()> {
+        self.act(|h| h.create_partition(leg, bytes, label))
+    }
+    fn write_ledger(&self, leg: &LegRef, entry: &LedgerEntry) -> Result<()> {
+        self.act(|h| h.write_ledger(leg, entry))
+    }
+    fn zero(&self, leg: &LegRef, progress: &dyn Fn(u8)) -> Result<()> {
+        self.act(|h| h.zero(leg, progress))
+    }
+    fn export(&self, leg: &LegRef, spec: &ExportSpec) -> Result<ExportFacts> {
+        self.act(|h| h.export(leg, spec))
+    }
+    fn revoke(&self, nqn: &str) -> Result<()> {
+        self.act(|h| h.revoke(nqn))
+    }
+    fn delete_partition(&self, leg: &LegRef) -> Result<()> {
+        self.act(|h| h.delete_partition(leg))
+    }
+    fn connect(&self, spec: &ConnectSpec) -> Result<()> {
+        self.act(|h| h.connect(spec))
+    }
+    fn disconnect(&self, nqn: &str) -> Result<()> {
+        self.act(|h| h.disconnect(nqn))
+    }
+    fn create_array(&self, spec: &ArraySpec) -> Result<()> {
+        self.act(|h| h.create_array(spec))
+    }
+    fn assemble(&self, spec: &ArraySpec) -> Result<()> {
+        self.act(|h| h.assemble(spec))
+    }
+    fn stop_array(&self, device: &Path) -> Result<()> {
+        self.act(|h| h.stop_array(device))
+    }
+    fn remove_member(&self, array: &Path, name: &str) -> Result<()> {
+        self.act(|h| h.remove_member(array, name))
+    }
+    fn zero_superblock(&self, device: &Path) -> Result<()> {
+        self.act(|h| h.zero_superblock(device))
+    }
+    fn add_member(&self, array: &Path, member: &ArrayMember) -> Result<()> {
+        self.act(|h| h.add_member(array, member))
+    }
+    fn wipe(&self, device: &Path) -> Result<()> {
+        self.act(|h| h.wipe(device))
+    }
+    fn mkfs(&self, device: &Path, filesystem: &str) -> Result<()> {
+        self.act(|h| h.mkfs(device, filesystem))
+    }
+    fn mount(&self, device: &Path, filesystem: &str, at: &Path) -> Result<()> {
+        self.act(|h| h.mount(device, filesystem, at))
+    }
+    fn unmount(&self, at: &Path) -> Result<()> {
+        self.act(|h| h.unmount(at))
+    }
+}

@@ -1,0 +1,104 @@
+//! Partitions, ledger, zeroing and exports.
+
+use std::path::{Path, PathBuf};
+
+use uuid::Uuid;
+
+use super::super::{Content, ExportFacts, ExportSpec, LegFacts, LegRef, PartitionFacts, Result};
+use super::world::{Bytes, Exported, Leg, World};
+use super::{busy, conflict, failed};
+
+impl World {
+    pub(super) fn leg_facts(&self, node: &str, leg: &LegRef) -> Result<LegFacts> {
+        let node = self.node(node)?;
+        if node.drive != leg.drive {
+            return failed(format!("find drive {}", leg.drive), "it is not there");
+        }
+        let holds = |a: &&super::world::Array| a.members.iter().any(|m| m.nqn.is_none() && m.leg == leg.uuid);
+        Ok(LegFacts {
+            partition: node.legs.get(&leg.uuid).map(|l| PartitionFacts {
+                device: l.device.clone(),
+                first_byte: l.first_byte,
+                size: l.size,
+            }),
+            ledger: node.ledger.get(&leg.uuid).cloned(),
+            exports: node.exports.iter().filter(|e| e.leg == leg.uuid).map(|e| e.facts.clone()).collect(),
+            held_by: node.arrays.iter().find(holds).map(|a| a.device.clone()),
+        })
+    }
+
+    pub(super) fn create_partition(&mut self, node: &str, leg: &LegRef, size: u64) -> Result<()> {
+        let node = self.node_mut(node)?;
+        if let Some(found) = node.legs.get(&leg.uuid) {
+            let other = found.size != size;
+            return if other { conflict("create a partition", "it has another size") } else { Ok(()) };
+        }
+        let first_byte = node.next_byte;
+        if first_byte + size > node.bytes {
+            return failed("create a partition", "no room");
+        }
+        node.next_byte += size;
+        node.next_number += 1;
+        let device = PathBuf::from(format!("/dev/{}p{}", node.drive, node.next_number));
+        // What a new partition holds is whatever was there before.
+        let bytes = Bytes { content: Content::Other("old bytes".to_owned()), stamp: u64::MAX, superblock: None };
+        node.legs.insert(leg.uuid, Leg { device, first_byte, size, bytes });
+        Ok(())
+    }
+
+    pub(super) fn zero(&mut self, node: &str, leg: &LegRef) -> Result<()> {
+        let Some(bytes) = self.leg_bytes(node, leg.uuid) else { return failed("zero a leg", "it is not there") };
+        *bytes = Bytes { content: Content::Blank, stamp: 0, superblock: None };
+        Ok(())
+    }
+
+    pub(super) fn export(&mut self, name: &str, leg: &LegRef, spec: &ExportSpec) -> Result<ExportFacts> {
+        let held = self.leg_facts(name, leg)?.held_by;
+        let number = self.exports_made + 1;
+        let node = self.node_mut(name)?;
+        if let Some(found) = node.exports.iter().find(|e| e.facts.nqn == spec.nqn) {
+            return Ok(found.facts.clone());
+        }
+        let Some(device) = node.legs.get(&leg.uuid).map(|l| l.device.clone()) else {
+            return failed("export a leg", "it is not there");
+        };
+        if held.is_some() {
+            return busy("export a leg", "an array holds it");
+        }
+        let facts = ExportFacts {
+            nqn: spec.nqn.clone(),
+            host_nqn: Some(spec.host_nqn.clone()),
+            device: Some(device),
+            device_uuid: Some(Uuid::from_u128(u128::from(number))),
+            enabled: true,
+            listening: Some((spec.address.clone(), 42000 + u16::try_from(number % 1000).unwrap_or(0))),
+        };
+        node.exports.push(Exported { leg: leg.uuid, facts: facts.clone() });
+        self.exports_made = number;
+        Ok(facts)
+    }
+
+    pub(super) fn delete_partition(&mut self, node: &str, leg: &LegRef) -> Result<()> {
+        let facts = self.leg_facts(node, leg)?;
+        if !facts.exports.is_empty() || facts.held_by.is_some() {
+            return busy("delete a partition", "it is exported or held");
+        }
+        let node = self.node_mut(node)?;
+        node.legs.remove(&leg.uuid);
+        node.ledger.remove(&leg.uuid);
+        Ok(())
+    }
+
+    /// The leg behind a device path of a node, and the connection that leads to it.
+    pub(super) fn resolve(&self, node: &str, device: &Path) -> Result<(String, Uuid, Option<String>)> {
+        let here = self.node(node)?;
+        if let Some((leg, _)) = here.legs.iter().find(|(_, l)| l.device == device) {
+            return Ok((node.to_owned(), *leg, None));
+        }
+        match here.conns.iter().find(|c| super::nvme::device(c) == device) {
+            Some(conn) if self.live(node, conn) => Ok((conn.target.clone(), conn.leg, Some(conn.nqn.clone()))),
+            Some(_) => failed(format!("use {}", device.display()), "its path hangs"),
+            None => failed(format!("use {}", device.display()), "there is no such device"),
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! Arrays: which members they start from, what failing and rebuilding does, and what an application sees.
+
+use std::path::{Path, PathBuf};
+
+use uuid::Uuid;
+
+use super::super::{ArrayFacts, ArrayMember, ArraySpec, Content, MemberFacts, Result, SuperFacts, SyncFacts};
+use super::world::{Array, Bytes, Member, World};
+use super::{Write, busy, conflict, failed};
+
+fn facts(array: &Array) -> ArrayFacts {
+    let working = array.members.iter().filter(|m| m.in_sync && !m.faulty).count();
+    let rebuilding = array.members.iter().any(|m| !m.in_sync && !m.faulty);
+    let sync = SyncFacts { action: "recover".to_owned(), done: 0, total: 100, speed_kib: 1 };
+    let member = |m: &Member| MemberFacts {
+        name: m.name.clone(),
+        slot: (!m.faulty).then_some(m.slot),
+        in_sync: m.in_sync && !m.faulty,
+        faulty: m.faulty,
+        write_mostly: m.write_mostly,
+        latency_ewma_ns: None,
+    };
+    ArrayFacts {
+        uuid: array.spec.uuid,
+        device: array.device.clone(),
+        running: true,
+        slots: array.spec.slots,
+        degraded: array.spec.slots.saturating_sub(u32::try_from(working).unwrap_or(0)),
+        members: array.members.iter().map(member).collect(),
+        sync: rebuilding.then_some(sync),
+        mounts: array.mounts.clone(),
+    }
+}
+
+impl World {
+    pub(super) fn arrays(&self, node: &str) -> Result<Vec<ArrayFacts>> {
+        Ok(self.node(node)?.arrays.iter().map(facts).collect())
+    }
+
+    pub(super) fn examine(&mut self, node: &str, device: &Path) -> Result<Option<SuperFacts>> {
+        let (target, leg, _) = self.resolve(node, device)?;
+        let found = self.leg_bytes(&target, leg).and_then(|b| b.superblock);
+        Ok(found.map(|(uuid, events)| SuperFacts { uuid, events }))
+    }
+
+    /// What an array's first good member holds, or a bare leg.
+    pub(super) fn content(&mut self, node: &str, device: &Path) -> Result<Content> {
+        let (target, leg) = match self.node(node)?.arrays.iter().find(|a| a.device == device) {
+            Some(array) => match array.members.iter().find(|m| m.in_sync && !m.faulty) {
+                Some(m) if self.reaches(node, m) => (m.node.clone(), m.leg),
+                _ => return failed("read the array", "its path hangs"),
+            },
+            None => self.resolve(node, device).map(|(target, leg, _)| (target, leg))?,
+        };
+        let bytes = self.leg_bytes(&target, leg).map(|b| b.content.clone());
+        bytes.map_or_else(|| failed("read a device", "it is gone"), Ok)
+    }
+
+    fn join(&mut self, node: &str, member: &ArrayMember, in_sync: bool) -> Result<Member> {
+        let (target, leg, nqn) = self.resolve(node, &member.device)?;
+        let name = member.device.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        let (slot, write_mostly) = (member.slot, member.write_mostly);
+        Ok(Member { name, node: target, leg, nqn, slot, in_sync, faulty: false, write_mostly })
+    }
+
+    fn is_there(&self, node: &str, spec: &ArraySpec) -> Result<bool> {
+        Ok(self.node(node)?.arrays.iter().any(|a| a.spec.uuid == spec.uuid))
+    }
+
+    pub(super) fn create_array(&mut self, node: &str, spec: &ArraySpec) -> Result<()> {
+        if self.is_there(node, spec)? {
+            return Ok(());
+        }
+        let members = spec.members.iter().map(|m| self.join(node, m, true)).collect::<Result<Vec<_>>>()?;
+        for member in &members {
+            if let Some(bytes) = self.leg_bytes(&member.node, member.leg) {
+                bytes.superblock = Some((spec.uuid, 1));
+            }
+        }
+        self.start(node, spec, members)
+    }
+
+    /// Members that missed an event are left out.
+    pub(super) fn assemble(&mut self, node: &str, spec: &ArraySpec) -> Result<()> {
+        if self.is_there(node, spec)? {
+            return Ok(());
+        }
+        let all = spec.members.iter().map(|m| self.join(node, m, true)).collect::<Result<Vec<_>>>()?;
+        let mut found = Vec::new();
+        for member in all {
+            match self.leg_bytes(&member.node, member.leg).and_then(|b| b.superblock) {
+                Some((uuid, events)) if uuid == spec.uuid => found.push((events, member)),
+                _ => return conflict("assemble an array", format!("{} is not of it", member.name)),
+            }
+        }
+        let newest = found.iter().map(|(e, _)| *e).max().unwrap_or(0);
+        let members = found.into_iter().filter(|(e, _)| *e == newest).map(|(_, m)| m).collect();
+        self.start(node, spec, members)
+    }
+
+    fn start(&mut self, name: &str, spec: &ArraySpec, members: Vec<Member>) -> Result<()> {
+        let node = self.node_mut(name)?;
+        node.next_number += 1;
+        let device = PathBuf::from(format!("/dev/md{}", 100 + node.next_number));
+        node.arrays.push(Array { spec: spec.clone(), device, members, mounts: Vec::new() });
+        self.bump(name, spec.uuid);
+        Ok(())
+    }
+
+    /// A new event in the superblocks of all members that work.
+    fn bump(&mut self, node: &str, array: Uuid) {
+        for member in self.good(node, array) {
+            if let Some(bytes) = self.leg_bytes(&member.node, member.leg) {
+                bytes.superblock = bytes.superblock.map(|(uuid, events)| (uuid, events + 1));
+            }
+        }
+    }
+
+    fn good(&self, node: &str, array: Uuid) -> Vec<Member> {
+        let found = self.nodes.get(node).and_then(|n| n.arrays.iter().find(|a| a.spec.uuid == array));
+        found.map(|a| a.members.iter().filter(|m| !m.faulty).cloned().collect()).unwrap_or_default()
+    }
+
+    pub(super) fn stop_array(&mut self, node: &str, device: &Path) -> Result<()> {
+        let arrays = &self.node(node)?.arrays;
+        let Some(array) = arrays.iter().find(|a| a.device == device) else { return Ok(()) };
+        if !array.mounts.is_empty() {
+            return busy("stop an array", "it is mounted");
+        }
+        let held = array.members.iter().any(|m| !m.faulty && !self.reaches(node, m));
+        if held {
+            return busy("stop an array", "its writes are held");
+        }
+        self.node_mut(node)?.arrays.retain(|a| a.device != device);
+        Ok(())
+    }
+
+    /// MD drops a member; the last one that works is kept.
+    pub(super) fn fail(&mut self, node: &str, array: Uuid, name: &str) {
+        let Some(n) = self.nodes.get_mut(node) else { return };
+        let Some(found) = n.arrays.iter_mut().find(|a| a.spec.uuid == array) else { return };
+        let others = found.members.iter().any(|m| m.name != name && m.in_sync && !m.faulty);
+        for member in found.members.iter_mut().filter(|m| m.name == name && (others || !m.in_sync)) {
+            member.faulty = true;
+            member.in_sync = false;
+        }
+        self.bump(node, array);
+    }
+
+    pub(super) fn remove_member(&mut self, node: &str, array: &Path, name: &str) -> Result<()> {
+        let node = self.node_mut(node)?;
+        let Some(found) = node.arrays.iter_mut().find(|a| a.device == array) else { return Ok(()) };
+        if found.members.iter().any(|m| m.name == name && !m.faulty) {
+            return busy("remove a member", "it has not failed");
+        }
+        found.members.retain(|m| m.name != name);
+        Ok(())
+    }
+
+    pub(super) fn zero_superblock(&mut self, node: &str, device: &Path) -> Result<()> {
+        let (target, leg, _) = self.resolve(node, device)?;
+        if self.nodes.values().flat_map(|n| &n.arrays).flat_map(|a| &a.members).any(|m| m.leg == leg && !m.faulty) {
+            return busy("erase a superblock", "an array holds the leg");
+        }
+        if let Some(bytes) = self.leg_bytes(&target, leg) {
+            bytes.superblock = None;
+        }
+        Ok(())
+    }
+
+    pub(super) fn add_member(&mut self, node: &str, array: &Path, member: &ArrayMember) -> Result<()> {
+        let new = self.join(node, member, false)?;
+        let Some(bytes) = self.leg_bytes(&new.node, new.leg) else { return failed("add a member", "it is gone") };
+        let blank = bytes.superblock.is_none();
+        let found = self.node_mut(node)?.arrays.iter_mut().find(|a| a.device == array);
+        let Some(found) = found else { return failed("add a member", "no such array") };
+        if found.members.iter().any(|m| m.leg == new.leg && !m.faulty) {
+            return Ok(());
+        }
+        if !blank {
+            return conflict("add a member", "it has a superblock");
+        }
+        let uuid = found.spec.uuid;
+        let (target, leg) = (new.node.clone(), new.leg);
+        found.members.push(new);
+        if let Some(bytes) = self.leg_bytes(&target, leg) {
+            bytes.superblock = Some((uuid, 0));
+        }
+        Ok(())
+    }
+
+    pub(super) fn complete_rebuilds(&mut self, node: &str) {
+        let Some(arrays) = self.nodes.get(node).map(|n| n.arrays.clone()) else { return };
+        for array in arrays {
+            let source = array.members.iter().find(|m| m.in_sync && !m.faulty);
+            let Some(bytes) = source.and_then(|m| self.leg_bytes(&m.node, m.leg)).map(|b| b.clone()) else { continue };
+            for member in array.members.iter().filter(|m| !m.in_sync && !m.faulty) {
+                if self.reaches(node, member) {
+                    self.rebuilt(node, array.spec.uuid, member, &bytes);
+                }
+            }
+        }
+    }
+
+    fn rebuilt(&mut self, node: &str, array: Uuid, member: &Member, bytes: &Bytes) {
+        if let Some(old) = self.leg_bytes(&member.node, member.leg) {
+            old.clone_from(bytes);
+        }
+        let arrays = self.nodes.get_mut(node).map(|n| n.arrays.iter_mut());
+        for found in arrays.into_iter().flatten().filter(|a| a.spec.uuid == array) {
+            found.members.iter_mut().filter(|m| m.name == member.name).for_each(|m| m.in_sync = true);
+        }
+        self.bump(node, array);
+    }
+
+    /// Writes a content through the array to all its members.
+    pub(super) fn put(&mut self, node: &str, device: &Path, content: Content) -> Result<()> {
+        let Some(array) = self.node(node)?.arrays.iter().find(|a| a.device == device).cloned() else {
+            return failed("write the array", "no such array");
+        };
+        if array.members.iter().any(|m| !m.faulty && !self.reaches(node, m)) {
+            return failed("write the array", "its path hangs");
+        }
+        for member in array.members.iter().filter(|m| !m.faulty) {
+            if let Some(bytes) = self.leg_bytes(&member.node, member.leg) {
+                bytes.content = content.clone();
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn mount(&mut self, node: &str, device: &Path, filesystem: &str, at: &Path) -> Result<()> {
+        if self.content(node, device)? != Content::Filesystem(filesystem.to_owned()) {
+            return conflict("mount", format!("no {filesystem} is there"));
+        }
+        let array = self.node_mut(node)?.arrays.iter_mut().find(|a| a.device == device);
+        match array {
+            Some(array) if !array.mounts.iter().any(|m| m == at) => array.mounts.push(at.to_owned()),
+            Some(_) => {}
+            None => return failed("mount", "no such array"),
+        }
+        Ok(())
+    }
+
+    pub(super) fn app_write(&mut self, node: &str, array: Uuid) -> Write {
+        let members = self.good(node, array);
+        if members.is_empty() {
+            return Write::Refused;
+        }
+        let next = self.acked.get(&array).copied().unwrap_or(0) + 1;
+        let mut held = false;
+        for member in &members {
+            if !self.reaches(node, member) {
+                held = true;
+            } else if let Some(bytes) = self.leg_bytes(&member.node, member.leg) {
+                bytes.stamp = next;
+            }
+        }
+        if held {
+            return Write::Held;
+        }
+        self.acked.insert(array, next);
+        Write::Acked
+    }
+
+    pub(super) fn app_read(&mut self, node: &str, array: Uuid) -> Option<u64> {
+        let members = self.good(node, array);
+        let source = members.into_iter().find(|m| m.in_sync && self.reaches(node, m))?;
+        self.leg_bytes(&source.node, source.leg).map(|b| b.stamp)
+    }
+}

@@ -1,0 +1,60 @@
+//! Connections.
+
+use std::path::PathBuf;
+
+use super::super::{ConnectSpec, ConnectionFacts, ControllerState, Result};
+use super::failed;
+use super::world::{Conn, World, host_nqn};
+
+/// The namespace's device.
+pub(super) fn device(conn: &Conn) -> PathBuf {
+    PathBuf::from(format!("/dev/nvme{}n1", conn.number))
+}
+
+impl World {
+    pub(super) fn connections(&self, name: &str) -> Result<Vec<ConnectionFacts>> {
+        let node = self.node(name)?;
+        let facts = |conn: &Conn| ConnectionFacts {
+            nqn: conn.nqn.clone(),
+            controller: format!("nvme{}", conn.number),
+            state: if self.live(name, conn) { ControllerState::Live } else { ControllerState::Connecting },
+            device: Some(device(conn)),
+        };
+        Ok(node.conns.iter().map(facts).collect())
+    }
+
+    pub(super) fn connect(&mut self, name: &str, spec: &ConnectSpec) -> Result<()> {
+        if self.node(name)?.conns.iter().any(|c| c.nqn == spec.nqn) {
+            return Ok(());
+        }
+        let listens = |e: &&super::world::Exported| {
+            e.facts.nqn == spec.nqn
+                && e.facts.listening == Some((spec.address.clone(), spec.port))
+                && e.facts.host_nqn.as_deref() == Some(&host_nqn(name))
+        };
+        let cut = |target: &String| self.cuts.contains(&(name.to_owned(), target.clone()));
+        let mut up = self.nodes.iter().filter(|(n, node)| node.up && !cut(n) && node.address == spec.address);
+        let found = up.find_map(|(n, node)| Some((n.clone(), node.exports.iter().find(listens)?.leg)));
+        let Some((target, leg)) = found else { return failed(format!("connect {}", spec.nqn), "refused") };
+        let node = self.node_mut(name)?;
+        node.next_number += 1;
+        let number = node.next_number;
+        node.conns.push(Conn { nqn: spec.nqn.clone(), number, target, leg });
+        Ok(())
+    }
+
+    /// The held writes are released: MD sees errors, drops the member and goes on.
+    pub(super) fn disconnect(&mut self, name: &str, nqn: &str) -> Result<()> {
+        let node = self.node_mut(name)?;
+        node.conns.retain(|c| c.nqn != nqn);
+        let members = |a: &super::world::Array| {
+            let lost = a.members.iter().filter(|m| m.nqn.as_deref() == Some(nqn));
+            lost.map(|m| (a.spec.uuid, m.name.clone())).collect::<Vec<_>>()
+        };
+        let lost: Vec<_> = node.arrays.iter().flat_map(members).collect();
+        for (array, member) in lost {
+            self.fail(name, array, &member);
+        }
+        Ok(())
+    }
+}

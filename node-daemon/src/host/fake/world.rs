@@ -1,0 +1,160 @@
+//! The state of all nodes, and what happens to them from outside.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use uuid::Uuid;
+
+use super::super::{ArraySpec, Content, ExportFacts, HostError, LedgerEntry, Result};
+
+/// What a leg's bytes say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Bytes {
+    pub(super) content: Content,
+    pub(super) stamp: u64,
+    pub(super) superblock: Option<(Uuid, u64)>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Leg {
+    pub(super) device: PathBuf,
+    pub(super) first_byte: u64,
+    pub(super) size: u64,
+    pub(super) bytes: Bytes,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Exported {
+    pub(super) leg: Uuid,
+    pub(super) facts: ExportFacts,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Conn {
+    pub(super) nqn: String,
+    pub(super) number: u32,
+    pub(super) target: String,
+    pub(super) leg: Uuid,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Member {
+    pub(super) name: String,
+    pub(super) node: String,
+    pub(super) leg: Uuid,
+    /// Reached through this connection; local without one.
+    pub(super) nqn: Option<String>,
+    pub(super) slot: u32,
+    pub(super) in_sync: bool,
+    pub(super) faulty: bool,
+    pub(super) write_mostly: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Array {
+    pub(super) spec: ArraySpec,
+    pub(super) device: PathBuf,
+    pub(super) members: Vec<Member>,
+    pub(super) mounts: Vec<PathBuf>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Node {
+    pub(super) up: bool,
+    pub(super) boot: u32,
+    pub(super) address: String,
+    pub(super) drive: String,
+    pub(super) bytes: u64,
+    pub(super) next_byte: u64,
+    pub(super) next_number: u32,
+    pub(super) legs: BTreeMap<Uuid, Leg>,
+    pub(super) ledger: BTreeMap<Uuid, LedgerEntry>,
+    pub(super) exports: Vec<Exported>,
+    pub(super) conns: Vec<Conn>,
+    pub(super) arrays: Vec<Array>,
+}
+
+#[derive(Default)]
+pub(super) struct World {
+    pub(super) nodes: BTreeMap<String, Node>,
+    pub(super) cuts: BTreeSet<(String, String)>,
+    pub(super) acked: BTreeMap<Uuid, u64>,
+    pub(super) exports_made: u64,
+}
+
+pub(super) fn host_nqn(node: &str) -> String {
+    format!("nqn.2014-08.org.nvmexpress:uuid:{node}")
+}
+
+fn no_node(node: &str) -> HostError {
+    HostError::Failed { action: format!("reach node {node}"), cause: "it is down".to_owned() }
+}
+
+impl World {
+    pub(super) fn add_node(&mut self, node: &str, address: &str, bytes: u64) {
+        let new = Node {
+            up: true,
+            boot: 1,
+            address: address.to_owned(),
+            drive: format!("{node}-drive"),
+            bytes,
+            next_byte: 1 << 20,
+            ..Node::default()
+        };
+        self.nodes.insert(node.to_owned(), new);
+    }
+
+    pub(super) fn node(&self, node: &str) -> Result<&Node> {
+        self.nodes.get(node).filter(|n| n.up).ok_or_else(|| no_node(node))
+    }
+
+    pub(super) fn node_mut(&mut self, node: &str) -> Result<&mut Node> {
+        self.nodes.get_mut(node).filter(|n| n.up).ok_or_else(|| no_node(node))
+    }
+
+    pub(super) fn kill(&mut self, node: &str) {
+        if let Some(node) = self.nodes.get_mut(node) {
+            node.up = false;
+            node.exports.clear();
+            node.conns.clear();
+            node.arrays.clear();
+        }
+    }
+
+    pub(super) fn boot(&mut self, node: &str) {
+        if let Some(node) = self.nodes.get_mut(node) {
+            node.up = true;
+            node.boot += 1;
+        }
+    }
+
+    pub(super) fn cut(&mut self, a: &str, b: &str, cut: bool) {
+        for pair in [(a.to_owned(), b.to_owned()), (b.to_owned(), a.to_owned())] {
+            if cut {
+                self.cuts.insert(pair);
+            } else {
+                self.cuts.remove(&pair);
+            }
+        }
+    }
+
+    /// Whether I/O of a connection reaches its leg.
+    pub(super) fn live(&self, from: &str, conn: &Conn) -> bool {
+        let open = |e: &Exported| {
+            e.facts.nqn == conn.nqn && e.facts.enabled && e.facts.host_nqn.as_deref() == Some(&host_nqn(from))
+        };
+        let cut = self.cuts.contains(&(from.to_owned(), conn.target.clone()));
+        !cut && self.nodes.get(&conn.target).is_some_and(|n| n.up && n.exports.iter().any(open))
+    }
+
+    /// Whether I/O of a member reaches its leg.
+    pub(super) fn reaches(&self, from: &str, member: &Member) -> bool {
+        let Some(nqn) = &member.nqn else { return true };
+        let conns = self.nodes.get(from).map(|n| n.conns.as_slice()).unwrap_or_default();
+        conns.iter().any(|c| c.nqn == *nqn && self.live(from, c))
+    }
+
+    pub(super) fn leg_bytes(&mut self, node: &str, leg: Uuid) -> Option<&mut Bytes> {
+        Some(&mut self.nodes.get_mut(node)?.legs.get_mut(&leg)?.bytes)
+    }
+}

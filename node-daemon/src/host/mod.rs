@@ -1,0 +1,366 @@
+//! The one seam to the kernel.
+//!
+//! Everything that the daemon does to its node is one call of [`Host`]: one observation or one effect. Calls block the
+//! calling thread; some (a revoke over a stuck drive) may block for as long as the drive does, so each volume is served
+//! by a thread of its own. An effect that finds its work already done succeeds without doing it again (I5).
+//!
+//! There are three implementations: [`real::RealHost`] (sysfs, configfs, nvme-fabrics, mdadm), [`fake::FakeHost`] (an
+//! executable model), and [`crash::CrashHost`], which wraps another and stops after its k-th effect.
+
+pub mod conformance;
+pub mod crash;
+pub mod fake;
+pub mod real;
+
+use std::path::{Path, PathBuf};
+use uuid::Uuid;
+
+/// Why a call of [`Host`] failed.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// The kernel or a tool refused; a later try may succeed.
+    #[error("{action}: {cause}")]
+    Failed {
+        /// Verb and object.
+        action: String,
+        /// What the kernel or the tool said.
+        cause: String,
+    },
+    /// Somebody uses the object, for instance a mount that cannot be unmounted.
+    #[error("{action}: in use: {cause}")]
+    Busy {
+        /// Verb and object.
+        action: String,
+        /// Who or what.
+        cause: String,
+    },
+    /// What was found is not what may be touched: foreign bytes, a foreign object, a wrong size. Nothing was changed.
+    #[error("{action}: {cause}; nothing was changed")]
+    Conflict {
+        /// Verb and object.
+        action: String,
+        /// What was found.
+        cause: String,
+    },
+    /// The process is about to die here ([`crash::CrashHost`] only).
+    #[error("crashed before or after an effect")]
+    Crashed,
+}
+
+/// Result of a call of [`Host`].
+pub type Result<T> = std::result::Result<T, HostError>;
+
+/// What the node is and has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeFacts {
+    /// `/proc/sys/kernel/random/boot_id`.
+    pub boot_id: String,
+    /// NVMe host NQN.
+    pub host_nqn: String,
+    /// `uname -r`.
+    pub kernel_release: String,
+    /// Probed capabilities: name, supported, how it was found out or the remedy.
+    pub capabilities: Vec<(String, bool, String)>,
+    /// Drives that match the daemon's pattern.
+    pub drives: Vec<DriveFacts>,
+}
+
+/// One drive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DriveFacts {
+    /// Stable identity (WWID, serial, else GPT disk GUID).
+    pub id: String,
+    /// Device node now.
+    pub path: PathBuf,
+    /// Model.
+    pub model: Option<String>,
+    /// Bytes.
+    pub size: u64,
+    /// Logical sector size in bytes.
+    pub sector: u32,
+    /// Free `(first_byte, bytes)`, MiB aligned, largest first.
+    pub free: Vec<(u64, u64)>,
+    /// Why it cannot be used.
+    pub unusable: Option<String>,
+}
+
+/// A leg by its identity on this node.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct LegRef {
+    /// Drive identity, as [`DriveFacts::id`].
+    pub drive: String,
+    /// GPT partition UUID, derived from volume UID and slot.
+    pub uuid: Uuid,
+}
+
+/// What is kept *with the leg*, on its drive, in the ledger partition: durable before the call that writes it returns.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct LedgerEntry {
+    /// Highest epoch that the leg was ever told of (rule 1).
+    pub epoch: i64,
+    /// Highest grant number ever served (rule 1).
+    pub spent_grant: i64,
+    /// Boot ID under which it was served: another boot never serves it again (rule 1).
+    pub spent_boot: String,
+    /// True from the end of zeroing until the leg is first exported or used locally.
+    pub blank: bool,
+    /// True once the leg was zeroed; it is never zeroed again after that.
+    pub zeroed: bool,
+    /// Epoch for which this node's own array last took the leg as a local member; 0 for never.
+    pub local_epoch: i64,
+}
+
+/// What is observed of a leg on this node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LegFacts {
+    /// Its partition.
+    pub partition: Option<PartitionFacts>,
+    /// Its ledger entry.
+    pub ledger: Option<LedgerEntry>,
+    /// Every export of ours (by NQN prefix or by backing device) that opens this leg, complete or half made.
+    pub exports: Vec<ExportFacts>,
+    /// MD array (`/dev/mdN`) on this node that holds the partition.
+    pub held_by: Option<PathBuf>,
+}
+
+/// A partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartitionFacts {
+    /// Device node now.
+    pub device: PathBuf,
+    /// First byte on the drive.
+    pub first_byte: u64,
+    /// Bytes.
+    pub size: u64,
+}
+
+/// An nvmet export, complete or half made or half taken down.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExportFacts {
+    /// Subsystem NQN.
+    pub nqn: String,
+    /// The one allowed host, if linked.
+    pub host_nqn: Option<String>,
+    /// Backing device of namespace 1.
+    pub device: Option<PathBuf>,
+    /// Namespace UUID.
+    pub device_uuid: Option<Uuid>,
+    /// Namespace is enabled.
+    pub enabled: bool,
+    /// Listener `(address, tcp_port)`, if the subsystem is linked to its port.
+    pub listening: Option<(String, u16)>,
+}
+
+/// An export to make.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExportSpec {
+    /// Subsystem NQN, of this grant alone.
+    pub nqn: String,
+    /// The one allowed host.
+    pub host_nqn: String,
+    /// Address to listen at.
+    pub address: String,
+    /// Most I/O queues that a host may make.
+    pub io_queues: u16,
+}
+
+/// A connection to make.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConnectSpec {
+    /// Subsystem NQN.
+    pub nqn: String,
+    /// Address of the listener.
+    pub address: String,
+    /// Its TCP port.
+    pub port: u16,
+    /// I/O queues.
+    pub io_queues: u16,
+    /// Depth of each.
+    pub queue_size: u16,
+    /// Seconds.
+    pub keep_alive: u16,
+}
+
+/// State of a controller, as `/sys/class/nvme/nvmeN/state` says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ControllerState {
+    /// Usable.
+    Live,
+    /// The target does not answer: I/O is held. (`connecting`, `resetting`, `new`)
+    Connecting,
+    /// Going away (`deleting`, `dead`).
+    Deleting,
+}
+
+/// One NVMe-oF connection of ours on this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConnectionFacts {
+    /// Subsystem NQN.
+    pub nqn: String,
+    /// Controller, such as `nvme3`.
+    pub controller: String,
+    /// State.
+    pub state: ControllerState,
+    /// Block device of its namespace, such as `/dev/nvme3n1`, once the kernel has made it.
+    pub device: Option<PathBuf>,
+}
+
+/// An MD array of ours on this node (found by array UUID, never by name).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ArrayFacts {
+    /// Array UUID.
+    pub uuid: Uuid,
+    /// Device node.
+    pub device: PathBuf,
+    /// `array_state` is one of clean, active, active-idle, write-pending, read-auto, readonly: it serves I/O.
+    pub running: bool,
+    /// Slots (`raid_disks`).
+    pub slots: u32,
+    /// `degraded`.
+    pub degraded: u32,
+    /// Members, failed ones too.
+    pub members: Vec<MemberFacts>,
+    /// `sync_action` when not idle, with progress.
+    pub sync: Option<SyncFacts>,
+    /// Where it is mounted, every mount point.
+    pub mounts: Vec<PathBuf>,
+}
+
+/// A member of an array.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberFacts {
+    /// Kernel name, such as `ubda1` or `nvme3n1`; the device itself may be gone.
+    pub name: String,
+    /// Slot, absent for a spare.
+    pub slot: Option<u32>,
+    /// `in_sync` in `md/dev-*/state`.
+    pub in_sync: bool,
+    /// `faulty` in `md/dev-*/state`.
+    pub faulty: bool,
+    /// `write_mostly`.
+    pub write_mostly: bool,
+    /// `latency_ewma_ns`, where the kernel has it.
+    pub latency_ewma_ns: Option<u64>,
+}
+
+/// A running resync, recovery or check.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SyncFacts {
+    /// `sync_action`.
+    pub action: String,
+    /// Sectors done and in all, from `sync_completed`.
+    pub done: u64,
+    /// Sectors in all; 0 when unknown.
+    pub total: u64,
+    /// KiB/s from `sync_speed`.
+    pub speed_kib: u64,
+}
+
+/// What an MD superblock on a device says (`mdadm --examine`, direct I/O).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SuperFacts {
+    /// Array UUID.
+    pub uuid: Uuid,
+    /// Event counter. Proves nothing (rule 7); for logs.
+    pub events: u64,
+}
+
+/// An array to make or to assemble.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ArraySpec {
+    /// Array UUID.
+    pub uuid: Uuid,
+    /// Volume name, for mdadm's `--name`.
+    pub name: String,
+    /// Slots; for one replica 2, with one missing.
+    pub slots: u32,
+    /// Exactly the members to start from; `slot` matters on create.
+    pub members: Vec<ArrayMember>,
+    /// Usable bytes of the volume: the array's component size.
+    pub size: u64,
+}
+
+/// One member to start from or to add.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ArrayMember {
+    /// Device node.
+    pub device: PathBuf,
+    /// Slot on create.
+    pub slot: u32,
+    /// Reads avoid it.
+    pub write_mostly: bool,
+}
+
+/// What is on a device that is about to get a filesystem.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// No signature known to libblkid and the first and last MiB read as zeros.
+    Blank,
+    /// A filesystem of this type.
+    Filesystem(String),
+    /// Anything else.
+    Other(String),
+}
+
+/// Everything that the daemon sees of its node and does to it.
+pub trait Host: Send + Sync {
+    // Observations. None of them opens an MD device or reads from a leg whose path may hang, but for `examine` and `content`.
+
+    /// The node itself.
+    fn node(&self) -> Result<NodeFacts>;
+    /// One leg.
+    fn leg(&self, leg: &LegRef) -> Result<LegFacts>;
+    /// Every partition of our type on the matching drives: the legs that are there, known or not.
+    fn legs(&self) -> Result<Vec<LegRef>>;
+    /// Every connection whose NQN has our prefix.
+    fn connections(&self) -> Result<Vec<ConnectionFacts>>;
+    /// Every array that is ours: its metadata name is `meshstor:<volume>`.
+    fn arrays(&self) -> Result<Vec<ArrayFacts>>;
+    /// The MD superblock on a device, or none.
+    fn examine(&self, device: &Path) -> Result<Option<SuperFacts>>;
+    /// What a device holds.
+    fn content(&self, device: &Path) -> Result<Content>;
+
+    // Effects on legs.
+
+    /// Makes the partition (type of ours, 1 MiB aligned, first extent that fits) and sees its device node.
+    fn create_partition(&self, leg: &LegRef, bytes: u64, label: &str) -> Result<()>;
+    /// Writes the ledger entry durably; it is on the drive when this returns.
+    fn write_ledger(&self, leg: &LegRef, entry: &LedgerEntry) -> Result<()>;
+    /// Makes the whole partition read as zeros, durably; `progress` gets a percentage and may be called often.
+    fn zero(&self, leg: &LegRef, progress: &dyn Fn(u8)) -> Result<()>;
+    /// Opens the leg: subsystem, allow-list and namespace first, the link to a port of its own last. Answers with
+    /// listener and fresh namespace UUID.
+    fn export(&self, leg: &LegRef, spec: &ExportSpec) -> Result<ExportFacts>;
+    /// Closes one export: no I/O of it can land any more when this returns (the barrier). See `SAFETY.md` for the order.
+    fn revoke(&self, nqn: &str) -> Result<()>;
+    /// Removes partition and ledger entry. Refused while exported or held.
+    fn delete_partition(&self, leg: &LegRef) -> Result<()>;
+
+    // Effects on the consumer.
+
+    /// Connects; returns when the kernel has the controller. `ctrl_loss_tmo=-1`, no fast-fail.
+    fn connect(&self, spec: &ConnectSpec) -> Result<()>;
+    /// `delete_controller`. May take seconds.
+    fn disconnect(&self, nqn: &str) -> Result<()>;
+    /// Creates the array from members that are proved blank (`--assume-clean`).
+    fn create_array(&self, spec: &ArraySpec) -> Result<()>;
+    /// Assembles exactly the members; never forces, never adds others.
+    fn assemble(&self, spec: &ArraySpec) -> Result<()>;
+    /// Stops the array.
+    fn stop_array(&self, device: &Path) -> Result<()>;
+    /// Removes a member that the kernel has failed (or whose device is gone) from the array, by its kernel name.
+    fn remove_member(&self, array: &Path, name: &str) -> Result<()>;
+    /// Erases the MD superblock of a leg that was away.
+    fn zero_superblock(&self, device: &Path) -> Result<()>;
+    /// Adds a device whose superblock was erased: a full rebuild.
+    fn add_member(&self, array: &Path, member: &ArrayMember) -> Result<()>;
+    /// Makes the whole device read as zeros (only ever before the volume is initialised).
+    fn wipe(&self, device: &Path) -> Result<()>;
+    /// Makes a filesystem.
+    fn mkfs(&self, device: &Path, filesystem: &str) -> Result<()>;
+    /// Mounts.
+    fn mount(&self, device: &Path, filesystem: &str, at: &Path) -> Result<()>;
+    /// Unmounts.
+    fn unmount(&self, at: &Path) -> Result<()>;
+}

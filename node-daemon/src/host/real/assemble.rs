@@ -1,0 +1,276 @@
+//! Making, assembling and changing MD arrays.
+
+use super::super::{ArrayFacts, ArrayMember, ArraySpec, Result};
+use super::command::Tool;
+use super::direct::{Access, Direct};
+use super::error::{Doing, busy, conflict, failed, unless_gone};
+use super::md::{HOMEHOST, read_superblock};
+use super::{RealHost, superblock, sysfs};
+use std::collections::BTreeSet;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use uuid::Uuid;
+
+/// Lower numbers are left to the node's own arrays.
+const FIRST_NUMBER: u32 = 100;
+/// Data starts here: room for superblock, bitmap, and the chunk that a later reshape to RAID10 moves it back.
+const DATA_OFFSET: &str = "4M";
+/// How long the kernel may take to let go of something.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The part of the metadata name after the colon: the field holds 32 bytes with `meshstor:` and a zero. Pure.
+fn metadata_name(volume: &str) -> String {
+    match volume.len() {
+        0..=22 => volume.to_owned(),
+        _ => {
+            let head: String = volume.chars().take(13).collect();
+            format!("{head}-{:08x}", crc32fast::hash(volume.as_bytes()))
+        }
+    }
+}
+
+impl RealHost {
+    pub(super) fn new_array(&self, spec: &ArraySpec) -> Result<()> {
+        let action = || format!("create array {} of volume {}", spec.uuid, spec.name);
+        if self.is_there(spec, action)? {
+            return Ok(());
+        }
+        for member in &spec.members {
+            let found = read_superblock(&member.device).doing(action)?;
+            if found.is_some_and(|sb| sb.uuid != spec.uuid) {
+                return Err(conflict(action(), format!("{} belongs to another array", member.device.display())));
+            }
+        }
+        let device = self.claim_number(spec.uuid)?;
+        let mut tool = Tool::new("mdadm")
+            .arg("--create")
+            .arg(&device)
+            .args(["--run", "--quiet", "--metadata=1.2", "--level=1", "--bitmap=internal", "--assume-clean"])
+            .arg(format!("--data-offset={DATA_OFFSET}"))
+            .arg(format!("--size={}", spec.size / 1024))
+            .arg(format!("--homehost={HOMEHOST}"))
+            .arg(format!("--name={}", metadata_name(&spec.name)))
+            .arg(format!("--uuid={}", mdadm_uuid(spec.uuid)))
+            .arg(format!("--raid-devices={}", spec.slots));
+        for slot in 0..spec.slots {
+            tool = match spec.members.iter().find(|m| m.slot == slot) {
+                Some(member) => tool.arg(&member.device),
+                None => tool.arg("missing"),
+            };
+        }
+        tool.run()?;
+        self.after_start(spec, action)
+    }
+
+    pub(super) fn start_array(&self, spec: &ArraySpec) -> Result<()> {
+        let action = || format!("assemble array {} of volume {}", spec.uuid, spec.name);
+        if self.is_there(spec, action)? {
+            return Ok(());
+        }
+        let newest = self.members_to_start_from(spec, action)?;
+        let device = self.claim_number(spec.uuid)?;
+        // `--run` starts it degraded; never `--force`, which takes stale members for good ones.
+        let mut tool = Tool::new("mdadm")
+            .arg("--assemble")
+            .arg(&device)
+            .args(["--run", "--quiet", "--config=none"])
+            .arg(format!("--uuid={}", mdadm_uuid(spec.uuid)));
+        for member in &spec.members {
+            tool = tool.arg(&member.device);
+        }
+        let said = tool.answer(None)?;
+        // The exit status of a degraded start differs between versions: what counts is what the kernel has.
+        let Some(array) = self.array(spec.uuid).filter(|a| a.running) else {
+            return Err(failed(action(), said.stderr));
+        };
+        // A newest member that mdadm passed over all the same: what runs may be the past (I6).
+        if let Some(without) = newest.iter().find(|n| !array.members.iter().any(|m| m.name == **n)) {
+            self.stop(&array.device)?;
+            return Err(failed(action(), format!("started without {without}, stopped again: {}", said.stderr)));
+        }
+        self.after_start(spec, action)
+    }
+
+    /// Checks every member before anything is touched, and answers with those of the highest event count.
+    ///
+    /// mdadm skips a member that is busy and, with `--run`, starts from the rest: from a stale leg alone if it is the
+    /// rest. So nobody may hold one of them.
+    fn members_to_start_from(&self, spec: &ArraySpec, action: impl Fn() -> String) -> Result<Vec<String>> {
+        let mut events = vec![];
+        for member in &spec.members {
+            let device = member.device.display();
+            Direct::open(&member.device, Access::Exclusive).doing(|| format!("{}: claim {device}", action()))?;
+            let name = kernel_name(&member.device).ok_or_else(|| failed(action(), format!("{device} is gone")))?;
+            match read_superblock(&member.device).doing(&action)? {
+                Some(sb) if sb.uuid == spec.uuid => events.push((sb.events, name)),
+                Some(_) => return Err(conflict(action(), format!("{device} belongs to another array"))),
+                None => return Err(conflict(action(), format!("{device} has no superblock"))),
+            }
+        }
+        let highest = events.iter().map(|(events, _)| *events).max();
+        Ok(events.into_iter().filter(|(events, _)| Some(*events) == highest).map(|(_, name)| name).collect())
+    }
+
+    /// True if the array runs from these members. What an earlier try left half made, and what somebody else (a rule of
+    /// udev) made from members of ours, is stopped: only what was noted before it was started was started by us.
+    fn is_there(&self, spec: &ArraySpec, action: impl Fn() -> String) -> Result<bool> {
+        let Some(found) = self.array(spec.uuid) else { return Ok(false) };
+        let noted = self.array_notes().get(&spec.uuid).is_some_and(|n| found.device.file_name() == Some(n.as_ref()));
+        if !found.running || !noted {
+            self.stop(&found.device)?;
+            return Ok(false);
+        }
+        let wanted: BTreeSet<String> = spec.members.iter().filter_map(|m| kernel_name(&m.device)).collect();
+        match found.members.iter().all(|m| wanted.contains(&m.name)) {
+            true => Ok(true),
+            false => Err(conflict(action(), format!("{} runs from other members", found.device.display()))),
+        }
+    }
+
+    /// Write-mostly of an earlier consumer is in the superblocks: set it to what is true here, at once. And nobody but
+    /// the named members may be in the array.
+    fn after_start(&self, spec: &ArraySpec, action: impl Fn() -> String) -> Result<()> {
+        let array = self.array(spec.uuid).ok_or_else(|| failed(action(), "the kernel does not have it"))?;
+        self.wait_node(&array)?;
+        for member in &array.members {
+            let wanted = spec.members.iter().find(|m| kernel_name(&m.device).as_deref() == Some(&member.name));
+            let wanted =
+                wanted.ok_or_else(|| conflict(action(), format!("{} is in it and was not named", member.name)))?;
+            if wanted.write_mostly != member.write_mostly && !member.faulty {
+                let flag = if wanted.write_mostly { "writemostly" } else { "-writemostly" };
+                sysfs::write(self.member_file(&array.device, &member.name, "state"), flag).doing(&action)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn wait_node(&self, array: &ArrayFacts) -> Result<()> {
+        let there = || array.device.exists().then_some(());
+        sysfs::wait_for(PATIENCE, there)
+            .ok_or_else(|| failed(format!("find {}", array.device.display()), "no device node"))
+    }
+
+    /// Chooses a number that nobody has and notes it before the kernel hears of the array: the note is what makes the
+    /// array ours after a crash.
+    fn claim_number(&self, uuid: Uuid) -> Result<PathBuf> {
+        let _guard = self.lock_arrays();
+        let notes = self.array_notes();
+        let free = |name: &String| !self.config.sys.join("block").join(name).exists();
+        let name = match notes.get(&uuid).filter(|n| free(n)) {
+            Some(name) => name.clone(),
+            None => (FIRST_NUMBER..)
+                .map(|n| format!("md{n}"))
+                .take(10_000)
+                .find(|n| free(n) && !notes.values().any(|noted| noted == n))
+                .ok_or_else(|| failed("choose a number for an array", "none is free"))?,
+        };
+        sysfs::replace(&self.array_note(uuid), &name).doing(|| format!("note array {uuid}"))?;
+        Ok(self.config.dev.join(name))
+    }
+
+    fn member_file(&self, array: &Path, member: &str, file: &str) -> PathBuf {
+        let array = array.file_name().unwrap_or_default();
+        self.config.sys.join("block").join(array).join("md").join(format!("dev-{member}")).join(file)
+    }
+
+    /// By sysfs and not by `mdadm --stop`, which opens the device.
+    pub(super) fn stop(&self, device: &Path) -> Result<()> {
+        let action = || format!("stop {}", device.display());
+        let Some(block) = self.block_of(device) else { return Ok(()) };
+        if let Some(at) = self.mounts_of(&block).first() {
+            return Err(busy(action(), format!("mounted at {}", at.display())));
+        }
+        let state = block.join("md/array_state");
+        let uuid = self.all_arrays().into_iter().find(|a| a.device == device).map(|a| a.uuid);
+        unless_gone(sysfs::write(&state, "clear")).doing(action)?;
+        let gone = || (!state.exists() || sysfs::read(&state).as_deref() == Some("clear")).then_some(());
+        sysfs::wait_for(PATIENCE, gone).ok_or_else(|| busy(action(), "the kernel still has it"))?;
+        match uuid {
+            Some(uuid) => unless_gone(std::fs::remove_file(self.array_note(uuid))).doing(action),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn drop_member(&self, array: &Path, name: &str) -> Result<()> {
+        let action = || format!("remove {name} from {}", array.display());
+        let file = self.member_file(array, name, "state");
+        let Some(state) = sysfs::read(&file) else { return Ok(()) };
+        let active = self.member_file(array, name, "slot");
+        let spare = sysfs::read(active).as_deref() == Some("none");
+        if !state.split(',').any(|f| f == "faulty") && !spare {
+            return Err(busy(action(), "the kernel has not failed it"));
+        }
+        // EBUSY until the array's thread has taken the failed member out of its slot.
+        let remove = || match unless_gone(sysfs::write(&file, "remove")) {
+            Err(e) if e.kind() == ErrorKind::ResourceBusy => None,
+            other => Some(other),
+        };
+        let done = sysfs::wait_for(PATIENCE, remove).ok_or_else(|| busy(action(), "the kernel still uses it"))?;
+        match done {
+            // The directory goes with the member, sometimes under the write.
+            Err(_) if !file.exists() => Ok(()),
+            other => other.doing(action),
+        }
+    }
+
+    pub(super) fn erase_superblock(&self, device: &Path) -> Result<()> {
+        let action = || format!("erase the MD superblock of {}", device.display());
+        let open = Direct::open(device, Access::Exclusive).doing(action)?;
+        open.write(superblock::OFFSET, &[0u8; superblock::BYTES]).doing(action)?;
+        open.sync().doing(action)
+    }
+
+    pub(super) fn join_member(&self, array: &Path, member: &ArrayMember) -> Result<()> {
+        let action = || format!("add {} to {}", member.device.display(), array.display());
+        let name = kernel_name(&member.device).ok_or_else(|| failed(action(), "no such device"))?;
+        if let Some(state) = sysfs::read(self.member_file(array, &name, "state")) {
+            return match state.split(',').any(|f| f == "faulty") {
+                true => Err(busy(action(), "it is there and faulty: remove it first")),
+                false => Ok(()),
+            };
+        }
+        // A leg that still has its superblock would be taken back by the bitmap alone.
+        if read_superblock(&member.device).doing(action)?.is_some() {
+            return Err(conflict(action(), "its superblock was not erased"));
+        }
+        let mut tool = Tool::new("mdadm").args(["--manage", "--quiet"]).arg(array).arg("--add");
+        if member.write_mostly {
+            tool = tool.arg("--write-mostly");
+        }
+        tool.arg(&member.device).run().map(|_| ())
+    }
+}
+
+/// Name in `/sys/class/block` of a device node.
+fn kernel_name(device: &Path) -> Option<String> {
+    let real = std::fs::canonicalize(device).ok()?;
+    Some(real.file_name()?.to_str()?.to_owned())
+}
+
+/// mdadm takes four words of eight digits, in the order in which the bytes lie in the superblock.
+fn mdadm_uuid(uuid: Uuid) -> String {
+    let hex = uuid.simple().to_string();
+    format!("{}:{}:{}:{}", &hex[..8], &hex[8..16], &hex[16..24], &hex[24..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_uuid_as_mdadm_writes_it() {
+        let uuid = Uuid::parse_str("00112233-4455-6677-8899-aabbccddeeff").unwrap();
+        assert_eq!(mdadm_uuid(uuid), "00112233:44556677:8899aabb:ccddeeff");
+    }
+
+    proptest! {
+        #[test]
+        fn a_metadata_name_fits_its_field(volume in "[a-z][a-z0-9-]{0,62}") {
+            let name = metadata_name(&volume);
+            prop_assert!(HOMEHOST.len() + 1 + name.len() < 32);
+            prop_assert!(volume.len() > 22 || name == volume);
+        }
+    }
+}

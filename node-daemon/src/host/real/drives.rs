@@ -1,0 +1,305 @@
+//! Drives: which there are, who they are, and what is free on them.
+
+use super::super::{Content, DriveFacts, Result};
+use super::RealHost;
+use super::command::Tool;
+use super::direct::{Access, Direct, MIB};
+use super::disk::{self, Found};
+use super::error::{Doing, conflict, failed};
+use super::gpt::{Entry, LEDGER_TYPE, LEG_TYPE, Table};
+use super::ledger::{self, Ledger};
+use super::{pattern, sysfs};
+use meshstor_crds::naming::EXPORT_NQN_PREFIX;
+use std::io;
+use std::path::{Path, PathBuf};
+use uuid::Uuid;
+
+/// What a drive holds.
+#[derive(Clone)]
+pub(super) enum Holds {
+    /// A GPT; the flag says that all its copies are whole.
+    Table(Table, bool),
+    /// Nothing at all: no signature, no table, zeros at both ends.
+    Nothing,
+    /// Something that must be left alone.
+    Unusable(String),
+}
+
+/// A drive that matches a pattern.
+#[derive(Clone)]
+pub(super) struct Drive {
+    /// As [`DriveFacts::id`].
+    pub id: String,
+    /// Kernel name.
+    pub name: String,
+    pub path: PathBuf,
+    pub size: u64,
+    pub sector: u64,
+    pub holds: Holds,
+}
+
+impl Drive {
+    /// Its table, or why there is none.
+    pub fn table(&self) -> Result<&Table> {
+        match &self.holds {
+            Holds::Table(table, _) => Ok(table),
+            Holds::Nothing => Err(failed(format!("use drive {}", self.id), "it has no partition table yet")),
+            Holds::Unusable(why) => Err(failed(format!("use drive {}", self.id), why)),
+        }
+    }
+
+    /// First byte and length of a partition of the ledger type.
+    pub fn ledger_at(&self) -> Option<u64> {
+        let table = self.table().ok()?;
+        let entry = table.entries().map(|(_, e)| e).find(|e| e.kind == LEDGER_TYPE)?;
+        let size = (entry.last + 1).checked_sub(entry.first)? * self.sector;
+        (size >= ledger::SIZE).then_some(entry.first * self.sector)
+    }
+}
+
+impl RealHost {
+    /// Every matching drive.
+    pub(super) fn scan(&self) -> Vec<Drive> {
+        self.scan_with(inspect)
+    }
+
+    /// As [`RealHost::scan`], but of a drive without a table it does not find out why: no program is run.
+    pub(super) fn scan_tables(&self) -> Vec<Drive> {
+        self.scan_with(table_only)
+    }
+
+    /// Two drives with one identity (a cloned table) are both unusable.
+    fn scan_with(&self, look: fn(&Path, u64, u64) -> io::Result<Holds>) -> Vec<Drive> {
+        let mut drives: Vec<Drive> = sysfs::names(self.config.sys.join("block"))
+            .into_iter()
+            .filter(|name| self.is_candidate(name))
+            .filter_map(|name| self.look_at(name, look))
+            .collect();
+        let ids: Vec<String> = drives.iter().map(|d| d.id.clone()).collect();
+        for drive in &mut drives {
+            if ids.iter().filter(|id| **id == drive.id).count() > 1 {
+                drive.holds = Holds::Unusable("another drive has the same identity".to_owned());
+            }
+        }
+        drives
+    }
+
+    /// The drive with this identity.
+    pub(super) fn drive(&self, id: &str) -> Result<Drive> {
+        self.scan_tables()
+            .into_iter()
+            .find(|d| d.id == id)
+            .ok_or_else(|| failed(format!("find drive {id}"), "no matching drive has this identity"))
+    }
+
+    /// A whole drive that matches, that nobody uses as a whole, and that is not itself a leg from elsewhere.
+    fn is_candidate(&self, name: &str) -> bool {
+        let block = self.config.sys.join("block").join(name);
+        let node = self.config.dev.join(name);
+        let matches = self.config.drive_patterns.iter().any(|p| pattern::matches(p, &node.to_string_lossy()));
+        matches
+            && sysfs::read(block.join("hidden")).as_deref() != Some("1")
+            && sysfs::names(block.join("holders")).is_empty()
+            && self.mounts_of(&block).is_empty()
+            && !(name.starts_with("nvme") && self.may_be_ours_from_elsewhere(name))
+    }
+
+    /// A leg that this node reaches over NVMe-oF looks like a blank drive and would be given a table of its own. Whose
+    /// subsystem cannot be read is taken for one.
+    fn may_be_ours_from_elsewhere(&self, name: &str) -> bool {
+        let nqn = sysfs::read(self.config.sys.join("block").join(name).join("device/subsysnqn"));
+        nqn.is_none_or(|nqn| nqn.starts_with(EXPORT_NQN_PREFIX))
+    }
+
+    fn look_at(&self, name: String, look: fn(&Path, u64, u64) -> io::Result<Holds>) -> Option<Drive> {
+        let block = self.config.sys.join("block").join(&name);
+        let size = sysfs::number::<u64>(block.join("size"))? * 512;
+        let sector = sysfs::number(block.join("queue/logical_block_size")).unwrap_or(512);
+        let path = self.config.dev.join(&name);
+        let holds = if size == 0 {
+            Holds::Unusable("it has no medium".to_owned())
+        } else if sysfs::read(block.join("ro")).as_deref() == Some("1") {
+            Holds::Unusable("it is read-only".to_owned())
+        } else {
+            look(&path, size, sector).unwrap_or_else(|e| Holds::Unusable(format!("read its partition table: {e}")))
+        };
+        let id = self.identity(&name).unwrap_or_else(|| match &holds {
+            Holds::Table(table, _) => format!("gpt-{}", table.primary.disk),
+            _ => format!("dev-{name}"),
+        });
+        Some(Drive { id, name, path, size, sector, holds })
+    }
+
+    /// What the hardware calls itself.
+    fn identity(&self, name: &str) -> Option<String> {
+        let block = self.config.sys.join("block").join(name);
+        let found = ["wwid", "device/wwid", "serial", "device/serial"]
+            .iter()
+            .find_map(|file| sysfs::read(block.join(file)).filter(|id| is_identity(id)))?;
+        Some(found.split_whitespace().collect::<Vec<_>>().join("_"))
+    }
+
+    /// Gives every blank drive a table and a ledger, and mends the damaged copy of a table of ours.
+    pub(super) fn prepare_drives(&self) -> Result<Vec<Drive>> {
+        let needs = |d: &Drive| match &d.holds {
+            Holds::Nothing => true,
+            Holds::Table(_, whole) => !whole && d.ledger_at().is_some(),
+            Holds::Unusable(_) => false,
+        };
+        let scanned = self.scan();
+        if !scanned.iter().any(needs) {
+            return Ok(scanned);
+        }
+        for drive in scanned.into_iter().filter(needs) {
+            let lock = self.drive_lock(&drive.name);
+            let _guard = lock.hold();
+            // Looked at again under the lock: a table read before it may lack what another thread has added since.
+            let Some(drive) = self.look_at(drive.name, inspect).filter(needs) else { continue };
+            let result = match &drive.holds {
+                Holds::Table(table, _) => mend(&drive, table),
+                _ => initialise(&drive),
+            };
+            // One bad drive must not hide the others: the next scan says what is wrong with it.
+            if let Err(e) = result {
+                tracing::warn!(drive = drive.id, error = %e, "prepare the drive");
+            }
+        }
+        Ok(self.scan())
+    }
+
+    /// Sees that the drive has a ledger partition; the caller holds the drive's lock.
+    pub(super) fn ensure_ledger(&self, drive: &Drive, table: &mut Table) -> Result<()> {
+        if drive.ledger_at().is_some() {
+            return Ok(());
+        }
+        let action = || format!("make a ledger on drive {}", drive.id);
+        if table.entries().any(|(_, e)| e.kind == LEG_TYPE) {
+            return Err(conflict(action(), "the drive has legs, but their ledger is gone"));
+        }
+        let disk = disk::open(&drive.path, Access::Write)?;
+        let at = table
+            .free()
+            .into_iter()
+            .find(|free| free.end - free.start >= ledger::SIZE)
+            .ok_or_else(|| failed(action(), "no free 4 MiB"))?
+            .start;
+        // Both copies before the entry: a ledger partition always is an initialised ledger.
+        ledger::initialise(&disk, at).doing(action)?;
+        let number = table
+            .add(&ledger_entry(at, drive.sector))
+            .ok_or_else(|| failed(action(), "the partition table is full"))?;
+        disk::write_table(&disk, drive.size, table).doing(action)?;
+        self.show_ledger(drive, table, number);
+        Ok(())
+    }
+
+    /// The kernel is told of the ledger for the administrator's eyes only: we reach it through the whole drive.
+    fn show_ledger(&self, drive: &Drive, table: &Table, number: u32) {
+        let Some((_, entry)) = table.entries().find(|(n, _)| *n == number) else { return };
+        if let Err(e) = disk::tell_kernel(&self.config.sys, &self.config.dev, &drive.name, number, &entry, drive.sector)
+        {
+            tracing::debug!(drive = drive.id, error = %e, "show the ledger partition to the kernel");
+        }
+    }
+
+    pub(super) fn drive_facts(&self, drive: &Drive) -> DriveFacts {
+        let (mut free, unusable) = match &drive.holds {
+            Holds::Table(table, _) => (table.free(), None),
+            Holds::Nothing => (vec![], Some("it is blank and could not be given a partition table".to_owned())),
+            Holds::Unusable(why) => (vec![], Some(why.clone())),
+        };
+        free.sort_by_key(|f| (std::cmp::Reverse(f.end - f.start), f.start));
+        DriveFacts {
+            id: drive.id.clone(),
+            path: drive.path.clone(),
+            model: sysfs::read(self.config.sys.join("block").join(&drive.name).join("device/model")),
+            size: drive.size,
+            sector: u32::try_from(drive.sector).unwrap_or(512),
+            free: free.into_iter().map(|f| (f.start, f.end - f.start)).collect(),
+            unusable,
+        }
+    }
+}
+
+/// UML's drives have the serial `(null)`, cheap ones all zeros.
+fn is_identity(text: &str) -> bool {
+    text != "(null)" && text.chars().any(|c| c.is_ascii_alphanumeric() && c != '0')
+}
+
+fn inspect(path: &Path, size: u64, sector: u64) -> io::Result<Holds> {
+    match table_only(path, size, sector)? {
+        Holds::Nothing => without_table(path, size),
+        held => Ok(held),
+    }
+}
+
+/// Takes every drive without a table for one that holds nothing.
+fn table_only(path: &Path, size: u64, sector: u64) -> io::Result<Holds> {
+    let disk = Direct::open(path, Access::Read)?;
+    let Found::Table(table, whole) = disk::read_table(&disk, size, sector)? else { return Ok(Holds::Nothing) };
+    // A backup copy at the end says nothing when something else has taken the start.
+    if !whole && !disk::primary_is_ours_or_blank(&disk, sector)? {
+        return Ok(Holds::Unusable("its primary partition table was overwritten".to_owned()));
+    }
+    Ok(Holds::Table(table, whole))
+}
+
+fn without_table(path: &Path, size: u64) -> io::Result<Holds> {
+    let answer =
+        Tool::new("blkid").arg("-p").arg("-o").arg("export").arg(path).answer(None).map_err(io::Error::other)?;
+    Ok(match super::fs::signature(&answer) {
+        Content::Filesystem(what) | Content::Other(what) => Holds::Unusable(format!("it has no GPT, but holds {what}")),
+        Content::Blank if size < 16 * MIB => Holds::Unusable("it is smaller than 16 MiB".to_owned()),
+        Content::Blank if Direct::open(path, Access::Read)?.ends_are_zero(size)? => Holds::Nothing,
+        Content::Blank => {
+            Holds::Unusable("it has no GPT, and its first and last MiB are not zeros: wipe it to use it".to_owned())
+        }
+    })
+}
+
+/// Claims the drive (nobody mounts it or puts it into an array meanwhile) and writes ledger, then table.
+fn initialise(drive: &Drive) -> Result<()> {
+    let action = || format!("give drive {} a partition table", drive.id);
+    let disk = disk::open(&drive.path, Access::Exclusive)?;
+    if !disk.ends_are_zero(drive.size).doing(action)? {
+        return Err(conflict(action(), "it is not blank"));
+    }
+    let mut table =
+        Table::blank(drive.size, drive.sector, Uuid::new_v4()).ok_or_else(|| failed(action(), "it is too small"))?;
+    // Outside the first and the last MiB: a crash before the table is written leaves the drive blank by our own rule.
+    ledger::initialise(&disk, MIB).doing(action)?;
+    table.add(&ledger_entry(MIB, drive.sector)).ok_or_else(|| failed(action(), "the table is full"))?;
+    disk::write_table(&disk, drive.size, &table).doing(action)
+}
+
+fn mend(drive: &Drive, table: &Table) -> Result<()> {
+    let action = || format!("mend the partition table of drive {}", drive.id);
+    let disk = disk::open(&drive.path, Access::Write)?;
+    tracing::warn!(drive = drive.id, "one copy of the partition table is damaged: written again from the other");
+    disk::write_table(&disk, drive.size, table).doing(action)
+}
+
+fn ledger_entry(at: u64, sector: u64) -> Entry {
+    Entry {
+        kind: LEDGER_TYPE,
+        uuid: Uuid::new_v4(),
+        first: at / sector,
+        last: (at + ledger::SIZE) / sector - 1,
+        name: "meshstor-ledger".to_owned(),
+    }
+}
+
+impl RealHost {
+    /// The drive's ledger.
+    pub(super) fn ledger(&self, drive: &Drive) -> Result<Ledger> {
+        let action = || format!("read the ledger of drive {}", drive.id);
+        let Some(at) = drive.ledger_at() else {
+            return match drive.table()?.entries().any(|(_, e)| e.kind == LEG_TYPE) {
+                true => Err(conflict(action(), "the drive has legs, but their ledger is gone")),
+                false => Ok(Ledger::default()),
+            };
+        };
+        let disk = disk::open(&drive.path, Access::Read)?;
+        ledger::read(&disk, at).doing(action)?.ok_or_else(|| conflict(action(), "both copies are damaged"))
+    }
+}

@@ -1,0 +1,216 @@
+//! Legs: partitions of our type, by UUID.
+
+use super::super::{LedgerEntry, LegFacts, LegRef, PartitionFacts, Result};
+use super::direct::{Access, Direct, MIB};
+use super::drives::Drive;
+use super::error::{Doing, busy, conflict, failed};
+use super::gpt::{Entry, LEG_TYPE};
+use super::{RealHost, disk, ledger, sysfs};
+use rustix::fs::{FallocateFlags, fallocate};
+use std::path::{Path, PathBuf};
+
+/// Zeroing goes in steps of this, so that progress moves and a signal is not far off.
+const STEP: u64 = 64 * MIB;
+
+impl RealHost {
+    pub(super) fn leg_facts(&self, leg: &LegRef) -> Result<LegFacts> {
+        let drive = self.drive(&leg.drive)?;
+        let found = drive.table()?.find(leg.uuid);
+        let ledger = self.ledger(&drive)?;
+        let entry = ledger.get(leg.uuid).cloned();
+        if found.is_some() && entry.is_none() && ledger.lost {
+            return Err(conflict(
+                format!("read the ledger entry of leg {}", leg.uuid),
+                "it was lost with both copies of the ledger",
+            ));
+        }
+        let partition = found.and_then(|(number, entry)| {
+            let kernel =
+                disk::kernel_partition(&self.config.sys, &self.config.dev, &drive.name, number, &entry, drive.sector)?;
+            Some((kernel, entry))
+        });
+        let device = partition.as_ref().map(|(kernel, _)| kernel.device.clone());
+        Ok(LegFacts {
+            held_by: partition.as_ref().and_then(|(kernel, _)| self.array_holding(&kernel.name)),
+            exports: self.exports_of(leg.uuid, device.as_deref()),
+            partition: partition.map(|(kernel, entry)| PartitionFacts {
+                device: kernel.device,
+                first_byte: entry.first * drive.sector,
+                size: bytes(&entry, drive.sector),
+            }),
+            ledger: entry,
+        })
+    }
+
+    /// Every leg on a usable drive, also one that the kernel does not know yet.
+    pub(super) fn all_legs(&self) -> Vec<LegRef> {
+        let of = |drive: Drive| {
+            let entries: Vec<Entry> = drive.table().map(|t| t.entries().map(|(_, e)| e).collect()).unwrap_or_default();
+            let id = drive.id;
+            entries.into_iter().filter(|e| e.kind == LEG_TYPE).map(move |e| LegRef { drive: id.clone(), uuid: e.uuid })
+        };
+        self.scan_tables().into_iter().flat_map(of).collect()
+    }
+
+    fn array_holding(&self, partition: &str) -> Option<PathBuf> {
+        let holders = self.config.sys.join("class/block").join(partition).join("holders");
+        let md = sysfs::names(&holders).into_iter().find(|h| h.starts_with("md"))?;
+        sysfs::device_node(&self.config.dev, &self.config.sys.join("class/block").join(md))
+    }
+
+    pub(super) fn make_partition(&self, leg: &LegRef, size: u64, label: &str) -> Result<()> {
+        let action = || format!("create partition {} on drive {}", leg.uuid, leg.drive);
+        let size = size.next_multiple_of(MIB);
+        let name = self.drive(&leg.drive)?.name;
+        let lock = self.drive_lock(&name);
+        let _guard = lock.hold();
+        let drive = self.drive(&leg.drive)?;
+        let mut table = drive.table()?.clone();
+        let (number, entry) = match table.find(leg.uuid) {
+            Some((_, e)) if e.kind != LEG_TYPE => {
+                return Err(conflict(action(), "a partition of another type has this UUID"));
+            }
+            Some((_, e)) if bytes(&e, drive.sector) != size => {
+                return Err(conflict(
+                    action(),
+                    format!("it exists with {} bytes, {size} are wanted", bytes(&e, drive.sector)),
+                ));
+            }
+            Some(found) => found,
+            None => {
+                self.ensure_ledger(&drive, &mut table)?;
+                let free = table.free().into_iter().find(|free| free.end - free.start >= size);
+                let at = free.ok_or_else(|| failed(action(), format!("no free extent of {size} bytes")))?.start;
+                let entry = Entry {
+                    kind: LEG_TYPE,
+                    uuid: leg.uuid,
+                    first: at / drive.sector,
+                    last: (at + size) / drive.sector - 1,
+                    name: label.to_owned(),
+                };
+                let number = table.add(&entry).ok_or_else(|| failed(action(), "the partition table is full"))?;
+                let whole = disk::open(&drive.path, Access::Write)?;
+                clear_ends(&whole, at, size).doing(action)?;
+                self.adopt_in_lost_ledger(leg)?;
+                disk::write_table(&whole, drive.size, &table).doing(action)?;
+                (number, entry)
+            }
+        };
+        disk::tell_kernel(&self.config.sys, &self.config.dev, &drive.name, number, &entry, drive.sector).map(|_| ())
+    }
+
+    /// In a ledger that was lost, a leg without an entry is one whose entry is lost: a new leg must have one.
+    fn adopt_in_lost_ledger(&self, leg: &LegRef) -> Result<()> {
+        let drive = self.drive(&leg.drive)?;
+        match (drive.ledger_at(), self.ledger(&drive)) {
+            (Some(_), Ok(ledger)) if ledger.lost => self.change_ledger(&drive, |l| {
+                l.legs.entry(leg.uuid.to_string()).or_default();
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn put_ledger_entry(&self, leg: &LegRef, entry: &LedgerEntry) -> Result<()> {
+        let drive = self.drive(&leg.drive)?;
+        let lock = self.drive_lock(&drive.name);
+        let _guard = lock.hold();
+        self.change_ledger(&drive, |l| {
+            l.legs.insert(leg.uuid.to_string(), entry.clone());
+        })
+    }
+
+    /// The caller holds the drive's lock.
+    fn change_ledger(&self, drive: &Drive, change: impl FnOnce(&mut ledger::Ledger)) -> Result<()> {
+        let action = || format!("write the ledger of drive {}", drive.id);
+        let at = drive.ledger_at().ok_or_else(|| conflict(action(), "the drive has no ledger"))?;
+        let whole = disk::open(&drive.path, Access::Write)?;
+        ledger::update(&whole, at, change).doing(action)
+    }
+
+    pub(super) fn remove_partition(&self, leg: &LegRef) -> Result<()> {
+        let action = || format!("delete partition {} on drive {}", leg.uuid, leg.drive);
+        let drive = self.drive(&leg.drive)?;
+        let lock = self.drive_lock(&drive.name);
+        let _guard = lock.hold();
+        let drive = self.drive(&leg.drive)?;
+        let mut table = drive.table()?.clone();
+        if let Some((number, entry)) = table.find(leg.uuid) {
+            if entry.kind != LEG_TYPE {
+                return Err(conflict(action(), "a partition of another type has this UUID"));
+            }
+            let kernel =
+                disk::kernel_partition(&self.config.sys, &self.config.dev, &drive.name, number, &entry, drive.sector);
+            if let Some(kernel) = &kernel {
+                self.refuse_in_use(leg, &kernel.device, &kernel.name, action)?;
+                disk::forget_in_kernel(&self.config.dev, &drive.name, number)?;
+            }
+            table.remove(number);
+            let whole = disk::open(&drive.path, Access::Write)?;
+            disk::write_table(&whole, drive.size, &table).doing(action)?;
+        }
+        // Last: a partition without its entry would look like a new leg.
+        match drive.ledger_at() {
+            Some(_) => self.change_ledger(&drive, |l| {
+                l.legs.remove(&leg.uuid.to_string());
+            }),
+            None => Ok(()),
+        }
+    }
+
+    fn refuse_in_use(&self, leg: &LegRef, device: &Path, name: &str, action: impl Fn() -> String) -> Result<()> {
+        if let Some(export) = self.exports_of(leg.uuid, Some(device)).first() {
+            return Err(busy(action(), format!("exported as {}", export.nqn)));
+        }
+        match self.array_holding(name) {
+            Some(md) => Err(busy(action(), format!("a member of {}", md.display()))),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn zero_leg(&self, leg: &LegRef, progress: &dyn Fn(u8)) -> Result<()> {
+        let action = || format!("zero leg {}", leg.uuid);
+        let facts = self.leg_facts(leg)?;
+        let partition = facts.partition.ok_or_else(|| failed(action(), "it has no partition"))?;
+        if let Some(export) = facts.exports.first() {
+            return Err(busy(action(), format!("exported as {}", export.nqn)));
+        }
+        zero_device(&partition.device, partition.size, progress)
+    }
+
+    /// Size of a block device in bytes.
+    pub(super) fn size_of(&self, device: &Path) -> Result<u64> {
+        let action = || format!("find the size of {}", device.display());
+        let name = std::fs::canonicalize(device).doing(action)?;
+        let name = name.file_name().unwrap_or_default();
+        let sectors: Option<u64> = sysfs::number(self.config.sys.join("class/block").join(name).join("size"));
+        sectors.map(|s| s * 512).ok_or_else(|| failed(action(), "it is no block device"))
+    }
+}
+
+/// Makes a device read as zeros, durably, with whatever the drive offers for it; the kernel writes zeros where it offers
+/// nothing. Nobody else may have claimed the device.
+pub(super) fn zero_device(device: &Path, size: u64, progress: &dyn Fn(u8)) -> Result<()> {
+    let action = || format!("zero {}", device.display());
+    let open = Direct::open(device, Access::Exclusive).doing(action)?;
+    let mut at = 0;
+    while at < size {
+        let step = STEP.min(size - at);
+        fallocate(open.file(), FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE, at, step).doing(action)?;
+        at += step;
+        progress(u8::try_from(at * 100 / size).unwrap_or(100));
+    }
+    open.sync().doing(action)
+}
+
+/// What an earlier partition left at the ends of an extent (an MD superblock) must not be seen by anybody's udev rules
+/// in the moment when the new one appears.
+fn clear_ends(whole: &Direct, at: u64, size: u64) -> std::io::Result<()> {
+    let zeros = vec![0u8; MIB as usize];
+    whole.write(at, &zeros)?;
+    whole.write(at + size - MIB, &zeros)?;
+    whole.sync()
+}
+
+fn bytes(entry: &Entry, sector: u64) -> u64 {
+    (entry.last + 1 - entry.first) * sector
+}

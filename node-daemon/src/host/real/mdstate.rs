@@ -1,0 +1,63 @@
+//! What the files of `/sys/block/mdN/md` say. Pure.
+
+use super::super::{MemberFacts, SyncFacts};
+
+/// Whether an `array_state` means that the array serves I/O.
+pub(super) fn is_running(array_state: &str) -> bool {
+    matches!(array_state, "clean" | "active" | "active-idle" | "write-pending" | "read-auto" | "readonly")
+}
+
+/// A member from its kernel name and the files `state`, `slot` and, where the kernel has it, `latency_ewma_ns`.
+pub(super) fn member(name: &str, state: &str, slot: Option<&str>, latency: Option<u64>) -> MemberFacts {
+    let flag = |wanted: &str| state.split(',').any(|f| f.trim() == wanted);
+    MemberFacts {
+        name: name.to_owned(),
+        slot: slot.and_then(|s| s.trim().parse().ok()),
+        in_sync: flag("in_sync"),
+        faulty: flag("faulty"),
+        write_mostly: flag("write_mostly"),
+        latency_ewma_ns: latency,
+    }
+}
+
+/// `sync_action`, `sync_completed` (`done / total`, `none` or `delayed`) and `sync_speed`.
+pub(super) fn sync(action: &str, completed: Option<&str>, speed_kib: Option<u64>) -> Option<SyncFacts> {
+    if matches!(action, "idle" | "frozen" | "") {
+        return None;
+    }
+    let (done, total) = completed
+        .and_then(|text| text.split_once('/'))
+        .and_then(|(done, total)| Some((done.trim().parse().ok()?, total.trim().parse().ok()?)))
+        .unwrap_or((0, 0));
+    Some(SyncFacts { action: action.to_owned(), done, total, speed_kib: speed_kib.unwrap_or(0) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn members_and_their_flags() {
+        let remote = member("nvme0n1", "in_sync,write_mostly", Some("1"), None);
+        assert!(remote.in_sync && remote.write_mostly && !remote.faulty);
+        assert_eq!(remote.slot, Some(1));
+        let failed = member("nvme0n1", "faulty,write_mostly", Some("none"), None);
+        assert!(failed.faulty && !failed.in_sync && failed.slot.is_none());
+        // `want_replacement` and `in_sync_x` are no `in_sync`.
+        assert!(!member("a", "spare,want_replacement", None, None).in_sync);
+    }
+
+    proptest! {
+        #[test]
+        fn progress(done in any::<u64>(), total in any::<u64>(), speed in any::<u64>()) {
+            let facts = sync("recover", Some(&format!("{done} / {total}")), Some(speed)).unwrap();
+            prop_assert_eq!((facts.done, facts.total, facts.speed_kib), (done, total, speed));
+        }
+
+        #[test]
+        fn any_text_is_read(a in "[a-z_,]{0,20}", b in ".{0,20}") {
+            let _ = (is_running(&a), member("x", &a, Some(&b), None), sync(&a, Some(&b), None));
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! The real kernel: sysfs, configfs, nvme-fabrics, mdadm.
+//!
+//! Everything is found by identity (UUID, NQN) in what the kernel shows, never by a device name and never through udev,
+//! which may not be there. Bytes on drives are read and written past the page cache. What a method may assume and must
+//! guarantee is on [`Host`]; the order of steps is on the function that has one.
+
+mod assemble;
+mod command;
+mod direct;
+mod disk;
+mod drives;
+mod error;
+mod fabrics;
+mod fs;
+mod gpt;
+#[cfg(test)]
+mod guest_tests;
+mod ledger;
+mod legs;
+mod md;
+mod mdstate;
+mod mounts;
+mod nft;
+mod node;
+mod nvmet;
+mod pattern;
+mod revoke;
+mod superblock;
+mod sysfs;
+
+use super::{
+    ArrayFacts, ArrayMember, ArraySpec, ConnectSpec, ConnectionFacts, Content, ExportFacts, ExportSpec, Host,
+    LedgerEntry, LegFacts, LegRef, NodeFacts, Result, SuperFacts,
+};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Where things are, and what of the node is ours.
+#[derive(Clone, Debug)]
+pub struct RealConfig {
+    /// Shell patterns of whole drives, such as `/dev/ubd?` or `/dev/nvme?n1`. **A wholly blank drive that matches is
+    /// taken**: it gets a partition table.
+    pub drive_patterns: Vec<String>,
+    /// TCP ports of exports; nvmet port directories with these numbers are ours as well.
+    pub ports: RangeInclusive<u16>,
+    /// `/sys`.
+    pub sys: PathBuf,
+    /// `/proc`, of the mount and network namespace of the node.
+    pub proc: PathBuf,
+    /// `/dev`.
+    pub dev: PathBuf,
+    /// `/sys/kernel/config`.
+    pub configfs: PathBuf,
+    /// Notes that live as long as the boot; must outlive the daemon (a directory of the node's `/run`).
+    pub run: PathBuf,
+    /// Notes that should outlive a boot; losing them is harmless.
+    pub state: PathBuf,
+    /// Directory of `hostnqn` and `hostid`.
+    pub nvme: PathBuf,
+    /// Where a host NQN comes from if there is none.
+    pub machine_id: PathBuf,
+}
+
+impl RealConfig {
+    /// The usual places.
+    pub fn new(drive_patterns: Vec<String>, ports: RangeInclusive<u16>) -> Self {
+        RealConfig {
+            drive_patterns,
+            ports,
+            sys: "/sys".into(),
+            proc: "/proc".into(),
+            dev: "/dev".into(),
+            configfs: "/sys/kernel/config".into(),
+            run: "/run/meshstor".into(),
+            state: "/var/lib/meshstor".into(),
+            nvme: "/etc/nvme".into(),
+            machine_id: "/etc/machine-id".into(),
+        }
+    }
+}
+
+/// This node. One process a node: the locks are inside it.
+pub struct RealHost {
+    config: RealConfig,
+    /// By kernel name of the drive: partition table and ledger.
+    drives: Mutex<BTreeMap<String, Arc<Mutex<()>>>>,
+    /// TCP ports, port and host directories of nvmet.
+    exports: Mutex<()>,
+    /// Ports whose export a thread is closing.
+    cutting: Mutex<BTreeSet<u16>>,
+    /// The choice of numbers for arrays.
+    arrays: Mutex<()>,
+}
+
+/// A panic of another thread leaves nothing half changed behind these locks.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Holds the lock of a drive until it is dropped.
+struct DriveLock(Arc<Mutex<()>>);
+
+impl DriveLock {
+    fn hold(&self) -> MutexGuard<'_, ()> {
+        lock(&self.0)
+    }
+}
+
+/// Marks a port as being cut until it is dropped.
+struct Cutting<'a>(&'a RealHost, u16);
+
+impl Drop for Cutting<'_> {
+    fn drop(&mut self) {
+        lock(&self.0.cutting).remove(&self.1);
+    }
+}
+
+impl RealHost {
+    /// Touches nothing yet.
+    pub fn new(config: RealConfig) -> Self {
+        RealHost {
+            config,
+            drives: Mutex::default(),
+            exports: Mutex::default(),
+            cutting: Mutex::default(),
+            arrays: Mutex::default(),
+        }
+    }
+
+    fn drive_lock(&self, name: &str) -> DriveLock {
+        DriveLock(lock(&self.drives).entry(name.to_owned()).or_default().clone())
+    }
+
+    fn lock_exports(&self) -> MutexGuard<'_, ()> {
+        lock(&self.exports)
+    }
+
+    fn lock_arrays(&self) -> MutexGuard<'_, ()> {
+        lock(&self.arrays)
+    }
+
+    fn cutting(&self, port: u16) -> Cutting<'_> {
+        lock(&self.cutting).insert(port);
+        Cutting(self, port)
+    }
+
+    fn being_cut(&self) -> BTreeSet<u16> {
+        lock(&self.cutting).clone()
+    }
+}
+
+impl Host for RealHost {
+    fn node(&self) -> Result<NodeFacts> {
+        self.node_facts()
+    }
+    fn leg(&self, leg: &LegRef) -> Result<LegFacts> {
+        self.leg_facts(leg)
+    }
+    fn legs(&self) -> Result<Vec<LegRef>> {
+        Ok(self.all_legs())
+    }
+    fn connections(&self) -> Result<Vec<ConnectionFacts>> {
+        Ok(self.all_connections())
+    }
+    fn arrays(&self) -> Result<Vec<ArrayFacts>> {
+        Ok(self.all_arrays())
+    }
+    fn examine(&self, device: &Path) -> Result<Option<SuperFacts>> {
+        self.examine_device(device)
+    }
+    fn content(&self, device: &Path) -> Result<Content> {
+        self.content_on(device)
+    }
+    fn create_partition(&self, leg: &LegRef, bytes: u64, label: &str) -> Result<()> {
+        self.make_partition(leg, bytes, label)
+    }
+    fn write_ledger(&self, leg: &LegRef, entry: &LedgerEntry) -> Result<()> {
+        self.put_ledger_entry(leg, entry)
+    }
+    fn zero(&self, leg: &LegRef, progress: &dyn Fn(u8)) -> Result<()> {
+        self.zero_leg(leg, progress)
+    }
+    fn export(&self, leg: &LegRef, spec: &ExportSpec) -> Result<ExportFacts> {
+        self.open_export(leg, spec)
+    }
+    fn revoke(&self, nqn: &str) -> Result<()> {
+        self.close_export(nqn)
+    }
+    fn delete_partition(&self, leg: &LegRef) -> Result<()> {
+        self.remove_partition(leg)
+    }
+    fn connect(&self, spec: &ConnectSpec) -> Result<()> {
+        self.connect_to(spec)
+    }
+    fn disconnect(&self, nqn: &str) -> Result<()> {
+        self.disconnect_from(nqn)
+    }
+    fn create_array(&self, spec: &ArraySpec) -> Result<()> {
+        self.new_array(spec)
+    }
+    fn assemble(&self, spec: &ArraySpec) -> Result<()> {
+        self.start_array(spec)
+    }
+    fn stop_array(&self, device: &Path) -> Result<()> {
+        self.stop(device)
+    }
+    fn remove_member(&self, array: &Path, name: &str) -> Result<()> {
+        self.drop_member(array, name)
+    }
+    fn zero_superblock(&self, device: &Path) -> Result<()> {
+        self.erase_superblock(device)
+    }
+    fn add_member(&self, array: &Path, member: &ArrayMember) -> Result<()> {
+        self.join_member(array, member)
+    }
+    fn wipe(&self, device: &Path) -> Result<()> {
+        self.wipe_device(device)
+    }
+    fn mkfs(&self, device: &Path, filesystem: &str) -> Result<()> {
+        self.make_filesystem(device, filesystem)
+    }
+    fn mount(&self, device: &Path, filesystem: &str, at: &Path) -> Result<()> {
+        self.mount_at(device, filesystem, at)
+    }
+    fn unmount(&self, at: &Path) -> Result<()> {
+        self.unmount_at(at)
+    }
+}

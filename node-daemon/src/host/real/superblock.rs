@@ -1,0 +1,101 @@
+//! The MD superblock, version 1.2, as bytes. Pure. Layout: `include/uapi/linux/raid/md_p.h`, `mdp_superblock_1`.
+
+use uuid::Uuid;
+
+/// Where version 1.2 keeps it.
+pub(super) const OFFSET: u64 = 4096;
+/// Most that it can take (`max_dev` is bounded by this).
+pub(super) const BYTES: usize = 4096;
+
+const MAGIC: u32 = 0xa92b_4efc;
+const FIXED: usize = 256;
+const CHECKSUM: usize = 0xd8;
+
+/// What we read of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Superblock {
+    /// Array UUID, in the order of bytes in which `md/uuid` prints it.
+    pub uuid: Uuid,
+    /// `homehost:name`.
+    pub name: String,
+    /// Event counter.
+    pub events: u64,
+    /// Slots.
+    pub raid_disks: u32,
+}
+
+/// Reads the 4 KiB at [`OFFSET`]; none where there is no superblock that is whole.
+pub(super) fn decode(bytes: &[u8]) -> Option<Superblock> {
+    if u32_at(bytes, 0)? != MAGIC || u32_at(bytes, 4)? != 1 {
+        return None;
+    }
+    if checksum(bytes)? != u32_at(bytes, CHECKSUM)? {
+        return None;
+    }
+    let name = bytes.get(32..64)?.split(|b| *b == 0).next()?;
+    Some(Superblock {
+        uuid: Uuid::from_bytes(bytes.get(16..32)?.try_into().ok()?),
+        name: String::from_utf8_lossy(name).into_owned(),
+        events: u64::from_le_bytes(bytes.get(200..208)?.try_into().ok()?),
+        raid_disks: u32_at(bytes, 92)?,
+    })
+}
+
+/// `calc_sb_1_csum` of the kernel.
+fn checksum(bytes: &[u8]) -> Option<u32> {
+    let size = FIXED + 2 * u32_at(bytes, 220)? as usize;
+    let mut covered = bytes.get(..size)?.to_vec();
+    covered.get_mut(CHECKSUM..CHECKSUM + 4)?.fill(0);
+    let words = covered.chunks_exact(4);
+    let tail = words.remainder();
+    let mut sum: u64 = words.map(|w| u64::from(u32::from_le_bytes([w[0], w[1], w[2], w[3]]))).sum();
+    if let [a, b] = tail {
+        sum += u64::from(u16::from_le_bytes([*a, *b]));
+    }
+    Some(((sum & 0xffff_ffff) + (sum >> 32)) as u32)
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn encode(sb: &Superblock, max_dev: u32) -> Vec<u8> {
+        let mut out = vec![0u8; BYTES];
+        out[..4].copy_from_slice(&MAGIC.to_le_bytes());
+        out[4..8].copy_from_slice(&1u32.to_le_bytes());
+        out[16..32].copy_from_slice(sb.uuid.as_bytes());
+        out[32..32 + sb.name.len()].copy_from_slice(sb.name.as_bytes());
+        out[92..96].copy_from_slice(&sb.raid_disks.to_le_bytes());
+        out[200..208].copy_from_slice(&sb.events.to_le_bytes());
+        out[220..224].copy_from_slice(&max_dev.to_le_bytes());
+        let sum = checksum(&out).unwrap();
+        out[CHECKSUM..CHECKSUM + 4].copy_from_slice(&sum.to_le_bytes());
+        out
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read(uuid in any::<u128>(), name in "[a-z:-]{0,32}", events in any::<u64>(), raid_disks in any::<u32>(), max_dev in 0u32..384) {
+            let sb = Superblock { uuid: Uuid::from_u128(uuid), name, events, raid_disks };
+            prop_assert_eq!(decode(&encode(&sb, max_dev)), Some(sb));
+        }
+
+        #[test]
+        fn a_flipped_bit_is_seen(byte in 0usize..256, bit in 0u8..8) {
+            let sb = Superblock { uuid: Uuid::from_u128(1), name: "meshstor:a".into(), events: 9, raid_disks: 2 };
+            let mut bytes = encode(&sb, 128);
+            bytes[byte] ^= 1 << bit;
+            prop_assert_eq!(decode(&bytes), None);
+        }
+
+        #[test]
+        fn garbage_is_never_a_superblock(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
+            prop_assert_eq!(decode(&bytes), None);
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! `meshstor-node-daemon`: one on each node that holds legs or attaches volumes.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex};
+
+use anyhow::{Context as _, anyhow};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use kube::Client;
+use meshstor_node_daemon::control::cluster::KubeCluster;
+use meshstor_node_daemon::control::context::{Context, Timing};
+use meshstor_node_daemon::control::dispatch::{Dispatch, caches};
+use meshstor_node_daemon::control::node;
+use meshstor_node_daemon::host::conformance;
+use meshstor_node_daemon::host::real::{RealConfig, RealHost};
+use meshstor_node_daemon::host::{Host, NodeFacts};
+use meshstor_node_daemon::wake::SysfsWakeups;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
+use tracing_subscriber::EnvFilter;
+
+/// MeshStor's node daemon: prepares and exports legs, assembles and mounts volumes.
+#[derive(Parser, Debug)]
+#[command(version, about)]
+struct Cli {
+    #[command(flatten)]
+    serve: Serve,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Args, Debug)]
+struct Serve {
+    /// Name of this node.
+    #[arg(long, env = "NODE_NAME", default_value = "")]
+    node_name: String,
+    /// IP address at which exports listen; may be repeated.
+    #[arg(long = "address", env = "MESHSTOR_ADDRESS", value_delimiter = ',')]
+    addresses: Vec<String>,
+    /// Glob of the drives that MeshStor may use, such as `/dev/nvme*n1`; may be repeated.
+    #[arg(long = "drives", env = "MESHSTOR_DRIVES", value_delimiter = ',', global = true)]
+    drives: Vec<String>,
+    /// TCP ports of exports.
+    #[arg(long, default_value = "42000-42999", value_parser = ports, global = true)]
+    ports: RangeInclusive<u16>,
+    /// How to log.
+    #[arg(long, value_enum, default_value = "text", global = true)]
+    log_format: LogFormat,
+    /// Directory of the daemon's lock.
+    #[arg(long, default_value = "/run/meshstor", global = true)]
+    state_dir: PathBuf,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Runs the conformance suite of the host seam on this node; its drives lose nothing but free space meanwhile.
+    #[command(hide = true)]
+    Conformance {
+        /// IP address of this node at which it can reach itself.
+        #[arg(long = "loopback", default_value = "127.0.0.1")]
+        address: String,
+        /// MiB of each leg that is made.
+        #[arg(long, default_value_t = 96)]
+        leg_mib: u64,
+    },
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+fn ports(text: &str) -> Result<RangeInclusive<u16>, String> {
+    let (first, last) = text.split_once('-').ok_or("write it like 42000-42999")?;
+    let number = |t: &str| t.trim().parse::<u16>().map_err(|e| format!("{t}: {e}"));
+    let (first, last) = (number(first)?, number(last)?);
+    if first == 0 || first > last { Err("the range is empty".to_owned()) } else { Ok(first..=last) }
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    log(cli.serve.log_format);
+    match run(cli) {
+        Ok(code) => code,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn log(format: LogFormat) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => builder.init(),
+        LogFormat::Json => builder.json().init(),
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    let _lock = lock(&cli.serve.state_dir)?;
+    let host = real(&cli.serve);
+    if let Some(Command::Conformance { address, leg_mib }) = cli.command {
+        return Ok(conform(&host, address, leg_mib));
+    }
+    if cli.serve.node_name.is_empty() {
+        return Err(anyhow!("name this node: --node-name or NODE_NAME"));
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        // A thread for each call that hangs with its drive or path.
+        .max_blocking_threads(4096)
+        .build()
+        .context("start the runtime")?;
+    let served = runtime.block_on(serve(cli.serve, Arc::new(host)));
+    // Calls that hang must not keep the process: the kernel goes on without it.
+    runtime.shutdown_background();
+    served.map(|()| ExitCode::SUCCESS)
+}
+
+/// One daemon a node. The lock is open in every tool that the daemon runs, too (it has no close-on-exec flag): a new
+/// daemon waits until the last `mdadm` of an old one is gone.
+fn lock(dir: &Path) -> anyhow::Result<File> {
+    use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
+    std::fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
+    let path = dir.join("daemon.lock");
+    let fd = open(&path, OFlags::RDWR | OFlags::CREATE, Mode::from_raw_mode(0o600))
+        .with_context(|| format!("open {}", path.display()))?;
+    if flock(&fd, FlockOperation::NonBlockingLockExclusive).is_err() {
+        tracing::info!(lock = %path.display(), "waits until the other daemon of this node is gone");
+        flock(&fd, FlockOperation::LockExclusive).with_context(|| format!("lock {}", path.display()))?;
+    }
+    Ok(File::from(fd))
+}
+
+fn real(serve: &Serve) -> RealHost {
+    let mut config = RealConfig::new(serve.drives.clone(), serve.ports.clone());
+    config.run.clone_from(&serve.state_dir);
+    RealHost::new(config)
+}
+
+fn conform(host: &RealHost, address: String, leg_mib: u64) -> ExitCode {
+    let env = conformance::Env { address, leg_bytes: leg_mib << 20, nudge: Box::new(|| {}) };
+    let failed = conformance::run(host, &env, &mut |line| println!("{line}"));
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+async fn serve(options: Serve, host: Arc<RealHost>) -> anyhow::Result<()> {
+    let probe = Arc::clone(&host);
+    let facts = tokio::task::spawn_blocking(move || probe.node()).await?.context("look at the node")?;
+    let mut config = kube::Config::infer().await.context("find the API server")?;
+    // A repeated write could land twice; outcomes are settled by the workers.
+    config.default_retry = false;
+    let client = Client::try_from(config).context("make a client")?;
+    let mut term = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        ended = work(options, host, facts, client) => ended,
+        _ = term.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+    }
+}
+
+async fn work(options: Serve, host: Arc<RealHost>, facts: NodeFacts, client: Client) -> anyhow::Result<()> {
+    let (caches, changes) = caches(&client).await.context("fill the caches")?;
+    let name = options.node_name.clone();
+    let cluster = KubeCluster::new(client.clone(), &name, caches.attachments, caches.replicas, caches.volumes);
+    let measured = |(name, there, _): &(String, bool, String)| *there && name.contains("latency");
+    let ctx = Arc::new(Context {
+        node: name,
+        incarnation: uuid::Uuid::new_v4().to_string(),
+        boot_id: facts.boot_id.clone(),
+        addresses: options.addresses,
+        host,
+        cluster: Arc::new(cluster),
+        write_mostly: !facts.capabilities.iter().any(measured),
+        wakeups: Arc::new(SysfsWakeups),
+        timing: Timing::default(),
+        override_addresses: Mutex::default(),
+        node_changed: Notify::new(),
+        gates: Mutex::new(HashMap::new()),
+    });
+    tracing::info!(node = %ctx.node, incarnation = %ctx.incarnation, "serving");
+    tokio::spawn(node::keep(Arc::clone(&ctx), client));
+    Dispatch::new(ctx).run(changes).await;
+    Err(anyhow!("the watches ended"))
+}

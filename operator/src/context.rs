@@ -1,0 +1,82 @@
+//! What reconciles share: the client, the nodes as last heard, clocks, and the recorder of events.
+
+use crate::MANAGER;
+use crate::volume::clocks::{Clocks, Memory};
+use crate::volume::events::Notice;
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::Client;
+use kube::runtime::events::{Event, EventType, Recorder};
+use kube::runtime::reflector::{ObjectRef, Store};
+use meshstor_crds::{MeshAttachment, MeshNode, MeshReplica, MeshVolume};
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+use tokio::sync::OwnedMutexGuard;
+use tracing::warn;
+
+/// Shared by all reconciles of the process.
+pub struct Context {
+    /// Client of the API server.
+    pub client: Client,
+    /// Nodes as last heard: hints.
+    pub nodes: Store<MeshNode>,
+    volumes: Store<MeshVolume>,
+    recorder: Recorder,
+    memories: Mutex<HashMap<String, Memory>>,
+    placing: std::sync::Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Context {
+    /// A context; `volumes` is the controller's own cache.
+    pub fn new(client: Client, nodes: Store<MeshNode>, volumes: Store<MeshVolume>) -> Self {
+        let recorder = Recorder::new(client.clone(), MANAGER.into());
+        let (memories, placing) = (Mutex::default(), std::sync::Arc::default());
+        Self { client, nodes, volumes, recorder, memories, placing }
+    }
+
+    /// One volume is placed at a time, so that two never get the same room. A volume whose status shows all its
+    /// legs is placed and needs no turn.
+    pub async fn placing_turn(&self, volume: &str) -> Option<OwnedMutexGuard<()>> {
+        let cached = self.volumes.get(&ObjectRef::new(volume));
+        let placed = cached.is_some_and(|v| {
+            let legs = v.status.as_ref().map_or(0, |s| s.legs.len());
+            v.metadata.deletion_timestamp.is_some() || i32::try_from(legs) == Ok(v.spec.replica_count)
+        });
+        if placed { None } else { Some(self.placing.clone().lock_owned().await) }
+    }
+
+    /// The clocks of the volume with that UID after what was observed at `now`.
+    pub fn observe(
+        &self,
+        uid: &str,
+        attachment: Option<&MeshAttachment>,
+        legs: &[MeshReplica],
+        now: Instant,
+    ) -> Clocks {
+        self.memories().entry(uid.to_owned()).or_default().observe(attachment, legs, now)
+    }
+
+    /// Forgets a volume that is gone.
+    pub fn forget(&self, uid: &str) {
+        self.memories().remove(uid);
+    }
+
+    /// Clocks stay usable after a panic elsewhere: each is written whole.
+    fn memories(&self) -> MutexGuard<'_, HashMap<String, Memory>> {
+        self.memories.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Publishes an event. It is news for people: that it fails changes nothing.
+    pub async fn tell(&self, about: &ObjectReference, notice: &Notice) {
+        let event = Event {
+            type_: if notice.warning { EventType::Warning } else { EventType::Normal },
+            reason: notice.reason.clone(),
+            note: Some(notice.note.clone()),
+            action: "Reconcile".to_owned(),
+            secondary: None,
+        };
+        if let Err(failure) = self.recorder.publish(&event, about).await {
+            warn!(reason = notice.reason, "publish event: {failure}");
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! The operator's process: three controllers on one client.
+
+use anyhow::Context as _;
+use clap::{Parser, ValueEnum};
+use futures::{Stream, StreamExt as _};
+use kube::runtime::controller::{Config, Controller};
+use kube::runtime::reflector::{self, ObjectRef, Store};
+use kube::runtime::watcher::{self, watcher};
+use kube::runtime::{WatchStreamExt as _, reflector as reflect};
+use kube::{Api, Client, ResourceExt as _};
+use meshstor_crds::{MeshAttachment, MeshNode, MeshReplica, MeshVolume, NodeDrain, ReplicaSetPolicy};
+use meshstor_operator::context::Context;
+use meshstor_operator::node::Digest;
+use meshstor_operator::{drain, policy, volume};
+use std::collections::HashMap;
+use std::fmt::Display;
+use std::sync::{Arc, Mutex, PoisonError};
+use tracing_subscriber::EnvFilter;
+
+/// Volumes that are reconciled at once.
+const CONCURRENCY: u16 = 16;
+
+/// Assigns legs, moves records through their epochs, and says how volumes are.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Args {
+    /// How log lines are written; what is logged follows RUST_LOG.
+    #[arg(long, value_enum, default_value_t = LogFormat::Text, env = "MESHSTOR_LOG_FORMAT")]
+    log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    start_log(Args::parse().log_format);
+    let client = Client::try_default().await.context("connect to the API server")?;
+    let (nodes, writer) = reflector::store::<MeshNode>();
+    let heard = reflect(writer, watcher(Api::all(client.clone()), watcher::Config::default()));
+    let heard = heard.default_backoff().touched_objects();
+    let volumes = Controller::new(Api::<MeshVolume>::all(client.clone()), watcher::Config::default());
+    let ctx = Arc::new(Context::new(client.clone(), nodes, volumes.store()));
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), "started");
+    let volumes = run_volumes(volumes, heard, &client, ctx.clone());
+    tokio::join!(volumes, run_policies(&client, ctx.clone()), run_drains(&client, ctx));
+    Ok(())
+}
+
+fn start_log(format: LogFormat) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter);
+    match format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().init(),
+    }
+}
+
+async fn run_volumes(
+    controller: Controller<MeshVolume>,
+    nodes: impl Stream<Item = watcher::Result<MeshNode>> + Send + 'static,
+    client: &Client,
+    ctx: Arc<Context>,
+) {
+    let any = watcher::Config::default;
+    let (by_policy, by_node) = (controller.store(), controller.store());
+    let digests = Mutex::new(HashMap::new());
+    controller
+        .with_config(Config::default().concurrency(CONCURRENCY))
+        .watches(Api::<MeshReplica>::all(client.clone()), any(), |leg| Some(ObjectRef::new(&leg.spec.volume)))
+        .watches(Api::<MeshAttachment>::all(client.clone()), any(), |a| Some(ObjectRef::new(&a.name_any())))
+        .watches(Api::<ReplicaSetPolicy>::all(client.clone()), any(), move |p| volumes_of(&by_policy, &p))
+        .watches_stream(nodes, move |node| volumes_after(&by_node, &digests, &node))
+        .shutdown_on_signal()
+        .run(volume::reconcile, volume::on_error, ctx)
+        .for_each(|outcome| async { note(outcome.map(drop)) })
+        .await;
+}
+
+async fn run_policies(client: &Client, ctx: Arc<Context>) {
+    Controller::new(Api::<ReplicaSetPolicy>::all(client.clone()), watcher::Config::default())
+        .shutdown_on_signal()
+        .run(policy::reconcile, policy::on_error, ctx)
+        .for_each(|outcome| async { note(outcome.map(drop)) })
+        .await;
+}
+
+async fn run_drains(client: &Client, ctx: Arc<Context>) {
+    Controller::new(Api::<NodeDrain>::all(client.clone()), watcher::Config::default())
+        .shutdown_on_signal()
+        .run(drain::reconcile, drain::on_error, ctx)
+        .for_each(|outcome| async { note(outcome.map(drop)) })
+        .await;
+}
+
+/// A failed reconcile was logged with its class already; this is for the watches themselves.
+fn note(outcome: Result<(), impl Display>) {
+    if let Err(failure) = outcome {
+        tracing::debug!("{failure}");
+    }
+}
+
+fn volumes_of(volumes: &Store<MeshVolume>, policy: &ReplicaSetPolicy) -> Vec<ObjectRef<MeshVolume>> {
+    let name = policy.name_any();
+    let uses = volumes.state_filter(|v: &MeshVolume| v.spec.policy.as_deref() == Some(name.as_str()));
+    uses.iter().map(|v| ObjectRef::from_obj(v.as_ref())).collect()
+}
+
+/// All volumes, when something of `node` changed that is more than a heartbeat.
+fn volumes_after(
+    volumes: &Store<MeshVolume>,
+    digests: &Mutex<HashMap<String, Digest>>,
+    node: &MeshNode,
+) -> Vec<ObjectRef<MeshVolume>> {
+    let new = Digest::of(node);
+    let old = digests.lock().unwrap_or_else(PoisonError::into_inner).insert(node.name_any(), new.clone());
+    let same = node.metadata.deletion_timestamp.is_none() && old.is_some_and(|old| !old.matters(&new));
+    if same { Vec::new() } else { volumes.state().iter().map(|v| ObjectRef::from_obj(v.as_ref())).collect() }
+}

@@ -1,0 +1,138 @@
+//! Whether a node answers: a hint for placement and for waiting. It never decides who may write.
+
+use jiff::{SignedDuration, Timestamp};
+use kube::ResourceExt as _;
+use meshstor_crds::{MeshNode, MeshNodeStatus, conditions};
+use std::time::Duration;
+
+/// Age at which a heartbeat is too old: two and a half of the daemon's 30 s beats (`docs/explanation/protocol.md`).
+pub const HEARTBEAT_MAX_AGE: Duration = Duration::from_secs(75);
+
+/// Why a node does not count as ready.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotReady {
+    /// There is no `MeshNode` of that name.
+    #[error("there is no MeshNode of that name")]
+    Unknown,
+    /// Its daemon says so, or has not said anything yet.
+    #[error("not ready: {0}")]
+    Condition(String),
+    /// The daemon has not been heard of for too long.
+    #[error("no heartbeat for {0} s")]
+    Silent(i64),
+}
+
+/// Whether `node` is ready at `now`: its condition is `True` and its heartbeat is younger than [`HEARTBEAT_MAX_AGE`].
+///
+/// # Errors
+/// [`NotReady`], for people.
+pub fn ready(node: &MeshNode, now: Timestamp) -> Result<(), NotReady> {
+    let status = node.status.as_ref().ok_or_else(|| NotReady::Condition("its daemon has not reported".to_owned()))?;
+    if !conditions::is_true(&status.conditions, conditions::READY) {
+        return Err(NotReady::Condition(why(status)));
+    }
+    match age(status, now) {
+        None => Err(NotReady::Condition("its daemon has sent no heartbeat".to_owned())),
+        Some(age) if age.as_secs() >= max_age_seconds() => Err(NotReady::Silent(age.as_secs())),
+        Some(_) => Ok(()),
+    }
+}
+
+/// Time until the heartbeat of `node` is too old, if it is not yet.
+pub fn expires_in(node: &MeshNode, now: Timestamp) -> Option<Duration> {
+    let age = age(node.status.as_ref()?, now)?;
+    let left = max_age_seconds().checked_sub(age.as_secs())?;
+    u64::try_from(left).ok().filter(|left| *left > 0).map(Duration::from_secs)
+}
+
+fn max_age_seconds() -> i64 {
+    i64::try_from(HEARTBEAT_MAX_AGE.as_secs()).unwrap_or(i64::MAX)
+}
+
+fn age(status: &MeshNodeStatus, now: Timestamp) -> Option<SignedDuration> {
+    status.heartbeat.as_ref().map(|beat| now.duration_since(beat.0))
+}
+
+fn why(status: &MeshNodeStatus) -> String {
+    let ready = status.conditions.iter().find(|c| c.type_ == conditions::READY);
+    ready.map_or_else(|| "no Ready condition".to_owned(), |c| format!("{}: {}", c.reason, c.message))
+}
+
+/// What a volume sees of a node besides its heartbeat: when this stays the same, no volume needs another look.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Digest {
+    unschedulable: bool,
+    status: Option<MeshNodeStatus>,
+    beat: Option<Timestamp>,
+}
+
+impl Digest {
+    /// The digest of `node`.
+    pub fn of(node: &MeshNode) -> Self {
+        let mut status = node.status.clone();
+        let beat = status.as_mut().and_then(|s| s.heartbeat.take()).map(|t| t.0);
+        Self { unschedulable: node.spec.unschedulable, status, beat }
+    }
+
+    /// Whether volumes need a look after `self` became `new`: something changed, or the heart had stopped in between.
+    pub fn matters(&self, new: &Self) -> bool {
+        let gap = match (self.beat, new.beat) {
+            (Some(old), Some(new)) => new.duration_since(old).as_secs() >= max_age_seconds(),
+            (old, new) => old != new,
+        };
+        gap || self.unschedulable != new.unschedulable || self.status != new.status
+    }
+}
+
+/// The NVMe host NQN of `node`, by which exports let it in.
+pub fn host_nqn(node: &MeshNode) -> Option<&str> {
+    node.status.as_ref()?.host_nqn.as_deref().filter(|nqn| !nqn.is_empty())
+}
+
+/// Finds a node by name.
+pub fn find<'a>(nodes: &'a [std::sync::Arc<MeshNode>], name: &str) -> Option<&'a MeshNode> {
+    nodes.iter().find(|n| n.name_any() == name).map(AsRef::as_ref)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use meshstor_crds::{MeshNodeSpec, Time, conditions::Want};
+
+    fn node(ready: Option<bool>, beat: Option<i64>) -> MeshNode {
+        let mut node = MeshNode::new("n1", MeshNodeSpec::default());
+        let conditions = ready.map_or_else(Vec::new, |r| {
+            let want = [Want::new(conditions::READY, r, conditions::REASON_OK, "")];
+            conditions::apply(&[], &want, None, &Time(Timestamp::UNIX_EPOCH))
+        });
+        let heartbeat = beat.and_then(|s| Timestamp::from_second(s).ok()).map(Time);
+        node.status = Some(MeshNodeStatus { conditions, heartbeat, ..MeshNodeStatus::default() });
+        node
+    }
+
+    #[test]
+    fn ready_needs_the_condition_and_a_young_heartbeat() {
+        let now = Timestamp::from_second(1000).unwrap();
+        for (ready_condition, beat, want) in [
+            (Some(true), Some(1000), true),
+            (Some(true), Some(926), true),
+            (Some(true), Some(925), false),
+            (Some(true), None, false),
+            (Some(false), Some(1000), false),
+            (None, Some(1000), false),
+        ] {
+            let node = node(ready_condition, beat);
+            assert_eq!(ready(&node, now).is_ok(), want, "{ready_condition:?} {beat:?}");
+        }
+        assert_eq!(expires_in(&node(Some(true), Some(990)), now), Some(Duration::from_secs(65)));
+        assert_eq!(expires_in(&node(Some(true), Some(900)), now), None);
+    }
+
+    #[test]
+    fn a_heartbeat_alone_wakes_nobody_but_its_return_does() {
+        let digest = |beat| Digest::of(&node(Some(true), Some(beat)));
+        assert!(!digest(1000).matters(&digest(1030)));
+        assert!(digest(1000).matters(&digest(1080)));
+        assert!(digest(1000).matters(&Digest::of(&node(Some(false), Some(1030)))));
+    }
+}

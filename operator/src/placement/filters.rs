@@ -1,0 +1,135 @@
+//! The named filters: each says in one line why it drops a node.
+
+use super::{Candidate, Promises, Request};
+use crate::node;
+use jiff::Timestamp;
+use kube::ResourceExt as _;
+use meshstor_crds::{Drive, Filesystem, MIB, MeshNode, MeshReplica};
+use std::fmt::{self, Display};
+use std::sync::Arc;
+
+/// Capabilities that any node of a volume needs: as a target, or as a consumer.
+const NEEDED: [&str; 4] = ["raid1", "nvmet-tcp", "nvme-tcp", "mdadm"];
+
+/// A filter's name and what it found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Dropped {
+    filter: &'static str,
+    why: String,
+}
+
+impl Display for Dropped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.filter, self.why)
+    }
+}
+
+fn drop_by(filter: &'static str, why: impl Display) -> Dropped {
+    Dropped { filter, why: why.to_string() }
+}
+
+/// The filters that look at a node as a whole.
+pub(super) fn node(node: &MeshNode, request: &Request<'_>, now: Timestamp) -> Result<(), Dropped> {
+    node_ready(node, now)?;
+    node_schedulable(node)?;
+    node_capable(node, request.filesystem)?;
+    one_leg_per_node(node, request.placed)
+}
+
+fn node_ready(node: &MeshNode, now: Timestamp) -> Result<(), Dropped> {
+    node::ready(node, now).map_err(|why| drop_by("NodeReady", why))
+}
+
+fn node_schedulable(node: &MeshNode) -> Result<(), Dropped> {
+    match (node.spec.unschedulable, &node.metadata.deletion_timestamp) {
+        (true, _) => Err(drop_by("NodeSchedulable", "spec.unschedulable is set")),
+        (_, Some(_)) => Err(drop_by("NodeSchedulable", "it is being deleted")),
+        _ => Ok(()),
+    }
+}
+
+fn node_capable(node: &MeshNode, filesystem: Filesystem) -> Result<(), Dropped> {
+    let lacks = |name: &str, why: &str| Err(drop_by("NodeCapable", format!("{name}: {why}")));
+    let kernel = node.status.as_ref().and_then(|s| s.kernel.as_ref());
+    let capability = |name: &str| kernel.and_then(|k| k.capabilities.iter().find(|c| c.name == name));
+    for name in NEEDED {
+        match capability(name) {
+            None => return lacks(name, "not reported"),
+            Some(c) if !c.supported => return lacks(name, &c.message),
+            Some(_) => {}
+        }
+    }
+    // What a daemon does not report of these is not held against its node.
+    let others = ["nft"].into_iter().chain(mkfs(filesystem)).filter_map(capability);
+    match others.into_iter().find(|c| !c.supported) {
+        Some(c) => lacks(&c.name, &c.message),
+        None => Ok(()),
+    }
+}
+
+/// The tool's capability.
+fn mkfs(filesystem: Filesystem) -> Option<&'static str> {
+    match filesystem {
+        Filesystem::Xfs => Some("mkfs.xfs"),
+        Filesystem::Ext4 => Some("mkfs.ext4"),
+        Filesystem::None => None,
+    }
+}
+
+fn one_leg_per_node(node: &MeshNode, placed: &[MeshReplica]) -> Result<(), Dropped> {
+    let name = node.name_any();
+    match placed.iter().find(|r| r.spec.node == name) {
+        Some(leg) => Err(drop_by("OneLegPerNode", format!("holds {}", leg.name_any()))),
+        None => Ok(()),
+    }
+}
+
+/// The drives of `node` that pass; when none does, the filter that the best of them failed.
+pub(super) fn drives(
+    node: &MeshNode,
+    request: &Request<'_>,
+    promises: &Promises,
+    pinned: Option<i32>,
+) -> Result<Vec<Candidate>, Dropped> {
+    let name = node.name_any();
+    let all = node.status.as_ref().map_or(&[][..], |s| &s.drives);
+    let usable: Vec<&Drive> = all.iter().filter(|d| d.unusable.is_none()).collect();
+    if usable.is_empty() {
+        return Err(drive_usable(all));
+    }
+    let right: Vec<&Drive> = usable.into_iter().filter(|d| pinned.is_none_or(|s| s == d.logical_sector_size)).collect();
+    if right.is_empty() {
+        return Err(other_sector(pinned.unwrap_or_default()));
+    }
+    let room: Vec<Candidate> = right.iter().map(|d| candidate(&name, d, promises)).collect();
+    let fits: Vec<Candidate> = room.iter().filter(|c| c.free >= request.size).cloned().collect();
+    if fits.is_empty() { Err(free_extent(&room, request.size)) } else { Ok(fits) }
+}
+
+fn candidate(node: &str, drive: &Drive, promises: &Promises) -> Candidate {
+    let free = promises.room(node, drive);
+    Candidate { free, node: node.to_owned(), drive: drive.id.clone(), sector: drive.logical_sector_size }
+}
+
+fn drive_usable(all: &[Drive]) -> Dropped {
+    let first = all.iter().find_map(|d| d.unusable.as_ref().map(|why| format!("{}: {why}", d.id)));
+    drop_by("DriveUsable", first.unwrap_or_else(|| "no drives".to_owned()))
+}
+
+fn free_extent(room: &[Candidate], size: u64) -> Dropped {
+    let largest = room.iter().map(|c| c.free).max().unwrap_or(0);
+    drop_by("FreeExtent", format!("largest free extent {} MiB < {} MiB", largest / MIB, size.div_ceil(MIB)))
+}
+
+/// MD mixes sector sizes only by rounding up, and a filesystem made on small sectors does not survive that.
+pub(super) fn other_sector(wanted: i32) -> Dropped {
+    drop_by("SectorSize", format!("no drive with room and the other legs' {wanted}-byte logical sectors"))
+}
+
+/// The sector size of the legs that are there already.
+pub(super) fn pinned_sector(placed: &[MeshReplica], nodes: &[Arc<MeshNode>]) -> Option<i32> {
+    placed.iter().find_map(|leg| {
+        let drives = &node::find(nodes, &leg.spec.node)?.status.as_ref()?.drives;
+        drives.iter().find(|d| d.id == leg.spec.drive).map(|d| d.logical_sector_size)
+    })
+}

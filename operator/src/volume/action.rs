@@ -1,0 +1,76 @@
+//! The closed set of things the operator does, as data.
+
+use meshstor_crds::{Grant, MeshReplicaSpec, Term};
+use std::fmt::{self, Display};
+
+/// One write to the API server. Each is harmless to lose and to repeat: the next plan is derived from what is then
+/// observed (I5).
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Hold the volume until nothing of it is left.
+    AddFinalizer,
+    /// Let the volume go.
+    RemoveFinalizer,
+    /// Make a leg.
+    CreateReplica {
+        /// Its name.
+        leg: String,
+        /// Its spec.
+        spec: Box<MeshReplicaSpec>,
+    },
+    /// Make the attachment, with an empty spec and no record.
+    CreateAttachment,
+    /// Replace the record.
+    WriteTerm(Box<Term>),
+    /// Tell a leg of an epoch, without a grant.
+    SetReplicaEpoch {
+        /// The leg.
+        leg: String,
+        /// The epoch.
+        epoch: i64,
+    },
+    /// Let a consumer use a leg.
+    SetGrant {
+        /// The leg.
+        leg: String,
+        /// The grant.
+        grant: Grant,
+    },
+    /// Take a grant back.
+    ClearGrant {
+        /// The leg.
+        leg: String,
+    },
+    /// Delete a leg; its daemon wipes it.
+    DeleteReplica {
+        /// The leg.
+        leg: String,
+    },
+    /// Delete the attachment, the last object but the volume.
+    DeleteAttachment,
+    /// Let the deleted attachment go: its finalizer keeps the record from a careless or cascading deletion.
+    ReleaseAttachment,
+}
+
+impl Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AddFinalizer => write!(f, "add the finalizer"),
+            Self::RemoveFinalizer => write!(f, "remove the finalizer"),
+            Self::CreateReplica { leg, spec } => write!(f, "create leg {leg} on {} ({})", spec.node, spec.drive),
+            Self::CreateAttachment => write!(f, "create the attachment"),
+            Self::WriteTerm(term) => {
+                write!(f, "write the record: epoch {} {:?} on {}, ", term.epoch, term.phase, term.node)?;
+                write!(f, "in sync {}", term.in_sync.join(","))
+            }
+            Self::SetReplicaEpoch { leg, epoch } => write!(f, "tell leg {leg} of epoch {epoch}"),
+            Self::SetGrant { leg, grant } => {
+                write!(f, "grant leg {leg} to {} (epoch {}, grant {})", grant.consumer, grant.epoch, grant.number)
+            }
+            Self::ClearGrant { leg } => write!(f, "take back the grant of leg {leg}"),
+            Self::DeleteReplica { leg } => write!(f, "delete leg {leg}"),
+            Self::DeleteAttachment => write!(f, "delete the attachment"),
+            Self::ReleaseAttachment => write!(f, "let the attachment go"),
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! Everything that decides about a volume, read in the order that makes a stale answer harmless.
+
+use super::world::World;
+use crate::context::Context;
+use crate::error::Error;
+use jiff::Timestamp;
+use kube::api::{Api, ListParams};
+use kube::{Resource, ResourceExt as _};
+use meshstor_crds::{MeshAttachment, MeshNode, MeshReplica, MeshVolume, ReplicaSetPolicy};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long one reconcile waits for the first list of nodes.
+const NODES_WAIT: Duration = Duration::from_secs(10);
+
+/// Reads the world of volume `name`, or nothing when there is no such volume. Reads without a `resourceVersion` are
+/// linearizable; nodes come from a cache unless something is to be placed, for they only hint.
+///
+/// # Errors
+/// [`Error::Api`].
+pub async fn dereference(name: &str, ctx: &Context) -> Result<Option<World>, Error> {
+    // Before the first list of nodes has come all of them would look unknown.
+    let heard = tokio::time::timeout(NODES_WAIT, ctx.nodes.wait_until_ready()).await;
+    if !matches!(heard, Ok(Ok(()))) {
+        return Err(Error::NoNodes);
+    }
+    let volumes: Api<MeshVolume> = Api::all(ctx.client.clone());
+    let Some(volume) = volumes.get_opt(name).await.map_err(Error::api(format!("read volume {name}")))? else {
+        return Ok(None);
+    };
+    let missing = || Error::Incomplete { object: format!("volume {name}"), field: "uid" };
+    let uid = volume.uid().ok_or_else(missing)?;
+    // Legs first: what the record then says is never older than what is known of a leg, so that a leg outside of S
+    // was outside of S after it was seen with a spent grant.
+    let (legs, foreign_legs) = legs(name, &uid, ctx).await?;
+    let (attachment, foreign_attachment) = attachment(name, &uid, ctx).await?;
+    let policy = policy(volume.spec.policy.as_deref(), ctx).await?;
+    let placing = attachment.is_none() && volume.metadata.deletion_timestamp.is_none();
+    let (nodes, all_legs) = if placing { cluster(ctx).await? } else { (ctx.nodes.state(), Vec::new()) };
+    let clocks = ctx.observe(&uid, attachment.as_ref(), &legs, Instant::now());
+    let now = Timestamp::now();
+    let world =
+        World { volume, uid, policy, attachment, foreign_attachment, legs, foreign_legs, all_legs, nodes, clocks, now };
+    Ok(Some(world))
+}
+
+async fn legs(name: &str, uid: &str, ctx: &Context) -> Result<(Vec<MeshReplica>, Vec<String>), Error> {
+    let api: Api<MeshReplica> = Api::all(ctx.client.clone());
+    let params = ListParams::default().fields(&format!("spec.volume={name}"));
+    let all = api.list(&params).await.map_err(Error::api(format!("list the legs of volume {name}")))?;
+    let (mut ours, foreign): (Vec<_>, Vec<_>) = all.items.into_iter().partition(|leg| leg.spec.volume_uid == uid);
+    ours.sort_by_key(|leg| leg.spec.slot);
+    Ok((ours, foreign.iter().map(MeshReplica::name_any).collect()))
+}
+
+async fn attachment(name: &str, uid: &str, ctx: &Context) -> Result<(Option<MeshAttachment>, bool), Error> {
+    let api: Api<MeshAttachment> = Api::all(ctx.client.clone());
+    let found = api.get_opt(name).await.map_err(Error::api(format!("read attachment {name}")))?;
+    let (ours, foreign): (Option<_>, Option<_>) = match found {
+        Some(a) if a.owner_references().iter().any(|o| o.uid == uid) => (Some(a), None),
+        other => (None, other),
+    };
+    Ok((ours, foreign.is_some()))
+}
+
+async fn policy(name: Option<&str>, ctx: &Context) -> Result<Option<ReplicaSetPolicy>, Error> {
+    let Some(name) = name else { return Ok(None) };
+    let api: Api<ReplicaSetPolicy> = Api::all(ctx.client.clone());
+    api.get_opt(name).await.map_err(Error::api(format!("read policy {name}")))
+}
+
+async fn cluster(ctx: &Context) -> Result<(Vec<Arc<MeshNode>>, Vec<MeshReplica>), Error> {
+    // Legs before nodes: a partition that a node's free extents lack is then known from its leg.
+    let legs = all::<MeshReplica>(ctx).await?;
+    let nodes = all::<MeshNode>(ctx).await?;
+    Ok((nodes.into_iter().map(Arc::new).collect(), legs))
+}
+
+async fn all<K>(ctx: &Context) -> Result<Vec<K>, Error>
+where
+    K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned,
+{
+    let api: Api<K> = Api::all(ctx.client.clone());
+    let list = api.list(&ListParams::default()).await.map_err(Error::api(format!("list {}", K::plural(&()))))?;
+    Ok(list.items)
+}

@@ -1,0 +1,82 @@
+//! Steps 6, 10 and 11 of the protocol: who may use a leg.
+
+use super::action::Action;
+use super::world::{World, confirmed};
+use crate::node;
+use kube::ResourceExt as _;
+use meshstor_crds::{Grant, MemberState, MeshAttachment, MeshReplica, Term, TermPhase};
+use std::time::Duration;
+
+/// Gives, renews and takes back grants of the record's epoch.
+pub fn plan(world: &World) -> Vec<Action> {
+    let Some(term) = world.term() else { return Vec::new() };
+    if world.ended().is_some() {
+        return clear_all(world);
+    }
+    let here = world.wanted() == Some(term.node.as_str());
+    if !here || !matches!(term.phase, TermPhase::Started | TermPhase::Running) {
+        return Vec::new();
+    }
+    world.legs.iter().filter_map(|leg| one(world, term, leg)).collect()
+}
+
+fn clear_all(world: &World) -> Vec<Action> {
+    let granted = world.legs.iter().filter(|leg| leg.spec.grant.is_some());
+    granted.map(|leg| Action::ClearGrant { leg: leg.name_any() }).collect()
+}
+
+fn one(world: &World, term: &Term, leg: &MeshReplica) -> Option<Action> {
+    let name = leg.name_any();
+    let told = leg.spec.epoch == term.epoch && confirmed(leg, term.epoch);
+    if !told || term.retired.contains(&name) || world.node_ready(&leg.spec.node).is_err() {
+        return None;
+    }
+    if world.clocks.idle_in.get(&name).is_some_and(Duration::is_zero) {
+        return Some(Action::ClearGrant { leg: name });
+    }
+    let due = leg.spec.grant.is_none() || spent(term, leg);
+    // In a running epoch a leg of S has had its grant: a second one would let a leg back in without a rebuild (I6).
+    let first_of_started = term.phase == TermPhase::Started && leg.spec.grant.is_none();
+    let outside_of_running = term.phase == TermPhase::Running && !term.in_sync.contains(&name);
+    let closed = leg.status.as_ref().is_none_or(|s| s.export.is_none());
+    if !due || !closed || !(first_of_started || outside_of_running) {
+        return None;
+    }
+    let host_nqn = node::find(&world.nodes, &term.node).and_then(node::host_nqn)?.to_owned();
+    let grant = Grant { epoch: term.epoch, number: next_number(leg), consumer: term.node.clone(), host_nqn };
+    Some(Action::SetGrant { leg: name, grant })
+}
+
+/// Whether the target has served the grant on an earlier boot and shows no export of it. A leg on the consumer itself
+/// is never exported: it keeps its grant for the whole epoch.
+fn spent(term: &Term, leg: &MeshReplica) -> bool {
+    let (Some(grant), Some(status)) = (&leg.spec.grant, &leg.status) else { return false };
+    let served = status.spent_grant.is_some_and(|spent| spent >= grant.number);
+    leg.spec.node != term.node && served && status.export.is_none()
+}
+
+/// A number that no export of the leg has ever had.
+pub fn next_number(leg: &MeshReplica) -> i64 {
+    let spent = leg.status.as_ref().and_then(|s| s.spent_grant).unwrap_or(0);
+    let exported = leg.status.as_ref().and_then(|s| s.export.as_ref()).map_or(0, |e| e.grant);
+    let given = leg.spec.grant.as_ref().map_or(0, |g| g.number);
+    spent.max(given).max(exported) + 1
+}
+
+/// Whether a remote leg outside S has a live export that the running array does not use although nothing else is
+/// being rebuilt. Its consumer has let it go, and between two connections of one grant no barrier was passed
+/// (rule 9): it needs a new grant. A leg that the consumer is only about to take has [`super::clocks::IDLE_GRANT`] for it.
+pub fn idle(attachment: Option<&MeshAttachment>, term: Option<&Term>, leg: &MeshReplica) -> bool {
+    let (Some(term), Some(grant), Some(status)) = (term, &leg.spec.grant, &leg.status) else { return false };
+    let observed = attachment.and_then(|a| a.status.as_ref());
+    let array = observed.and_then(|s| s.array.as_ref()).filter(|a| a.epoch == term.epoch && a.device.is_some());
+    let ended = observed.and_then(|s| s.ended.as_ref()).is_some_and(|e| e.epoch == term.epoch);
+    let name = leg.name_any();
+    let unused = array.is_some_and(|array| {
+        let rebuilding = array.members.iter().any(|m| m.state == MemberState::Rebuilding);
+        !rebuilding && array.resync.is_none() && !array.members.iter().any(|m| m.leg == name)
+    });
+    let live = status.export.as_ref().is_some_and(|e| e.epoch == grant.epoch && e.grant == grant.number);
+    let outside = term.phase == TermPhase::Running && !ended && !term.in_sync.contains(&name);
+    unused && live && outside && grant.epoch == term.epoch && leg.spec.node != term.node
+}

@@ -1,0 +1,153 @@
+//! The safety rules, stated once more and independently of the plan: a step that breaks one is never done.
+
+use super::action::Action;
+use super::grants::next_number;
+use super::world::{World, blank, confirmed};
+use kube::ResourceExt as _;
+use meshstor_crds::{Grant, MeshReplica, Term, TermPhase, VOLUME_FINALIZER};
+
+/// The rule that a step would have broken: a bug of the plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{invariant}: {rule}")]
+pub struct Broken {
+    /// Invariant or rule of the safety rules.
+    pub invariant: &'static str,
+    /// What must hold.
+    pub rule: &'static str,
+}
+
+type Verdict = Result<(), Broken>;
+
+fn must(holds: bool, invariant: &'static str, rule: &'static str) -> Verdict {
+    if holds { Ok(()) } else { Err(Broken { invariant, rule }) }
+}
+
+/// Whether `action` may be done in `world`.
+///
+/// # Errors
+/// [`Broken`] names the rule.
+pub fn check(world: &World, action: &Action) -> Verdict {
+    match action {
+        Action::AddFinalizer => must(!world.deleting(), "I4", "a volume that is being deleted gets no finalizer"),
+        Action::RemoveFinalizer => remove_finalizer(world),
+        Action::CreateReplica { spec, .. } => {
+            let apart = world.legs.iter().all(|leg| leg.spec.node != spec.node && leg.spec.slot != spec.slot);
+            must(world.attachment.is_none() && !world.deleting(), "I6", "legs are made before the attachment only")?;
+            let held = world.volume.finalizers().iter().any(|f| f == VOLUME_FINALIZER);
+            must(held, "rule 8", "the volume is held before it has legs")?;
+            must(apart, "I1", "one leg a node and a slot")
+        }
+        Action::CreateAttachment => {
+            must(world.attachment.is_none() && !world.record_lost(), "I2", "a record is begun once for a volume")
+        }
+        Action::WriteTerm(new) => term(world, new),
+        Action::SetReplicaEpoch { leg, epoch } => with(world, leg, |leg| tell(world, leg, *epoch)),
+        Action::SetGrant { leg, grant } => with(world, leg, |leg| set_grant(world, leg, grant)),
+        Action::ClearGrant { leg } => with(world, leg, |leg| clear_grant(world, leg)),
+        Action::DeleteReplica { leg } => with(world, leg, |leg| delete_leg(world, leg)),
+        Action::DeleteAttachment | Action::ReleaseAttachment => {
+            must(world.deleting() && world.legs.is_empty(), "rule 8", "the record goes after every leg")?;
+            must(no_epoch_follows(world), "I2", "a record goes only when no epoch can follow")
+        }
+    }
+}
+
+fn with(world: &World, name: &str, rule: impl FnOnce(&MeshReplica) -> Verdict) -> Verdict {
+    world.leg(name).map_or_else(|| must(false, "I5", "only an observed leg is changed"), rule)
+}
+
+fn no_epoch_follows(world: &World) -> bool {
+    match world.term() {
+        Some(term) => term.phase == TermPhase::Retired,
+        None => !world.record_lost() && world.wanted().is_none(),
+    }
+}
+
+fn remove_finalizer(world: &World) -> Verdict {
+    let empty = world.legs.is_empty() && world.attachment.is_none();
+    must(world.deleting() && empty, "rule 8", "a volume goes after its legs and its record")
+}
+
+fn delete_leg(world: &World, leg: &MeshReplica) -> Verdict {
+    let retired = world.term().is_some_and(|t| t.retired.contains(&leg.name_any()));
+    must(retired || (world.deleting() && no_epoch_follows(world)), "rule 8", "a leg is retired before it is wiped")
+}
+
+fn term(world: &World, new: &Term) -> Verdict {
+    let Some(old) = world.term() else { return first(world, new) };
+    let within = |new: &[String], old: &[String]| new.iter().all(|leg| old.contains(leg));
+    must(old.phase != TermPhase::Retired, "I2", "no epoch follows Retired")?;
+    must(within(&old.retired, &new.retired), "rule 8", "retired only grows")?;
+    must(within(&new.in_sync, &old.in_sync), "I6", "the operator never adds to S")?;
+    must(within(&new.bitmap_usable, &old.bitmap_usable), "rule 7", "the operator never vouches for a bitmap")?;
+    must(!new.in_sync.is_empty(), "I1", "S is never empty")?;
+    must(!within_any(&new.in_sync, &new.retired), "I6", "a retired leg is never in S")?;
+    must(new.initialised == old.initialised, "I1", "only the consumer says that a volume is initialised")?;
+    if new.epoch == old.epoch { same_epoch(world, old, new) } else { next_epoch(world, old, new) }
+}
+
+fn within_any(a: &[String], b: &[String]) -> bool {
+    a.iter().any(|leg| b.contains(leg))
+}
+
+fn first(world: &World, new: &Term) -> Verdict {
+    let all = new.in_sync.len() == world.legs.len() && world.legs.iter().all(|l| new.in_sync.contains(&l.name_any()));
+    let fresh = world.legs.iter().all(|leg| blank(leg) && leg.spec.epoch == 0 && leg.spec.grant.is_none());
+    must(world.attachment.is_some() && new.epoch == 1, "I2", "the first epoch is 1")?;
+    must(new.phase == TermPhase::Revoking, "rule 2", "an epoch begins by revoking")?;
+    must(!new.in_sync.is_empty() && all && fresh, "I6", "the first epoch starts from all legs, each proved blank")
+}
+
+fn next_epoch(world: &World, old: &Term, new: &Term) -> Verdict {
+    must(new.epoch == old.epoch + 1, "I2", "the epoch grows by one")?;
+    must(new.phase == TermPhase::Revoking, "rule 2", "an epoch begins by revoking")?;
+    must(world.over(), "rule 4", "an epoch follows one that ended, is given up, or never started")?;
+    must(new.in_sync == old.in_sync, "I1", "a new epoch keeps S")?;
+    must(new.writer.is_none(), "rule 4", "nobody has claimed a new epoch")
+}
+
+fn same_epoch(world: &World, old: &Term, new: &Term) -> Verdict {
+    must(
+        old.phase == TermPhase::Revoking && new.node == old.node,
+        "rule 4",
+        "after Started the record is the consumer's",
+    )?;
+    let said = |name: &String| world.leg(name).is_some_and(|leg| confirmed(leg, old.epoch));
+    match new.phase {
+        TermPhase::Started => must(new.in_sync.iter().all(said), "rule 3", "an epoch starts from S ∩ confirmed"),
+        TermPhase::Retired => {
+            must(world.deleting() && world.wanted().is_none(), "I3", "only a volume that goes is retired")?;
+            let all = world.legs.iter().all(|leg| confirmed(leg, old.epoch));
+            must(all, "rule 8", "every leg has confirmed before the record retires")
+        }
+        TermPhase::Revoking | TermPhase::Running => must(false, "rule 4", "the operator writes Started or Retired"),
+    }
+}
+
+fn tell(world: &World, leg: &MeshReplica, epoch: i64) -> Verdict {
+    let recorded = world.term().is_some_and(|t| t.epoch == epoch);
+    must(recorded, "I2", "a leg is told only of the record's epoch")?;
+    must(epoch > leg.spec.epoch, "I2", "a leg's epoch only grows")
+}
+
+fn set_grant(world: &World, leg: &MeshReplica, grant: &Grant) -> Verdict {
+    let name = leg.name_any();
+    let Some(term) = world.term() else { return must(false, "I2", "a grant needs a record") };
+    let second = leg.spec.grant.is_some() || term.phase == TermPhase::Running;
+    let starting = matches!(term.phase, TermPhase::Started | TermPhase::Running) && world.ended().is_none();
+    must(starting, "rule 2", "a grant needs a started epoch")?;
+    must(grant.epoch == term.epoch && leg.spec.epoch == term.epoch, "I2", "a grant is for the newest epoch")?;
+    must(grant.consumer == term.node, "I2", "a grant is for the record's consumer")?;
+    must(confirmed(leg, term.epoch), "rule 2", "a leg is granted after it confirmed the epoch")?;
+    must(!term.retired.contains(&name), "rule 8", "a retired leg is never granted")?;
+    must(!(second && term.in_sync.contains(&name)), "I6", "a leg of S never gets a second grant")?;
+    must(grant.number >= next_number(leg), "rule 1", "a grant's number is new")?;
+    let closed = leg.status.as_ref().is_none_or(|s| s.export.is_none());
+    must(closed, "rule 9", "a new grant waits until the old export is gone")
+}
+
+fn clear_grant(world: &World, leg: &MeshReplica) -> Verdict {
+    let outside = !world.in_sync().contains(&leg.name_any());
+    let idle = world.term().is_some_and(|t| t.phase == TermPhase::Running) && outside;
+    must(world.ended().is_some() || idle, "I3", "the grant of a leg in use is not taken back")
+}

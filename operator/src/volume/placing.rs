@@ -1,0 +1,78 @@
+//! Step 1 of the protocol: legs get their places, then the attachment is made.
+
+use super::action::Action;
+use super::plan::Plan;
+use super::validate::{Refusal, Settled};
+use super::world::World;
+use crate::placement::{self, Cluster, Request, Spot};
+use kube::ResourceExt as _;
+use meshstor_crds::{MeshReplicaSpec, VOLUME_FINALIZER, conditions, naming};
+
+/// The steps until the attachment exists. The finalizer comes first, then the resolved policy in the status, then
+/// all legs, then the attachment: its presence says that placement is complete.
+pub fn plan(world: &World, settled: &Settled) -> Plan {
+    if let Some(refusal) = hindrance(world) {
+        return Plan::blocked(refusal);
+    }
+    if world.deleting() {
+        return Plan::default();
+    }
+    if !world.volume.finalizers().iter().any(|f| f == VOLUME_FINALIZER) {
+        return Plan::of(vec![Action::AddFinalizer]);
+    }
+    if world.volume.status.as_ref().is_none_or(|s| s.resolved.is_none()) {
+        return Plan::default();
+    }
+    let slots: Vec<i32> = (0..settled.legs).filter(|s| !world.legs.iter().any(|leg| leg.spec.slot == *s)).collect();
+    match spots(world, settled, &slots) {
+        Ok(spots) => Plan::of(creations(world, settled, spots)),
+        Err(refusal) => Plan::blocked(Refusal::new(conditions::REASON_UNSCHEDULABLE, refusal.to_string())),
+    }
+}
+
+/// Other objects that stand in the way; they are not touched.
+fn hindrance(world: &World) -> Option<Refusal> {
+    let conflict = |message: String| Some(Refusal::new(conditions::REASON_CONFLICT, message));
+    if world.record_lost() {
+        return Some(lost_record());
+    }
+    if world.foreign_attachment {
+        return conflict(format!("a MeshAttachment {} exists that is not this volume's; delete it", world.name()));
+    }
+    match world.foreign_legs.first() {
+        Some(leg) => conflict(format!("MeshReplica {leg} is of an earlier volume of this name; it must go first")),
+        None => None,
+    }
+}
+
+/// An epoch is never used again, so a record that was deleted by hand cannot be begun anew.
+pub fn lost_record() -> Refusal {
+    let message = "the record (MeshAttachment status.term) is gone although legs were granted; restore it from a backup, \
+                   or copy the data away and delete the volume and its legs by hand";
+    Refusal::new(conditions::REASON_CONFLICT, message)
+}
+
+fn spots(world: &World, settled: &Settled, slots: &[i32]) -> Result<Vec<Spot>, placement::Refusal> {
+    let filesystem = world.volume.spec.filesystem;
+    let request = Request { slots, size: settled.size, filesystem, placed: &world.legs };
+    placement::place(&request, &Cluster { nodes: &world.nodes, replicas: &world.all_legs, now: world.now })
+}
+
+fn creations(world: &World, settled: &Settled, spots: Vec<Spot>) -> Vec<Action> {
+    let legs = spots.into_iter().map(|spot| Action::CreateReplica {
+        leg: naming::leg(&world.name(), spot.slot),
+        spec: Box::new(MeshReplicaSpec {
+            volume: world.name(),
+            volume_uid: world.uid.clone(),
+            slot: spot.slot,
+            node: spot.node,
+            drive: spot.drive,
+            size_bytes: i64::try_from(settled.size).unwrap_or(i64::MAX),
+            epoch: 0,
+            grant: None,
+            transport: settled.resolved.transport,
+            io_queues: settled.resolved.io_queues,
+        }),
+    });
+    legs.chain([Action::CreateAttachment]).collect()
+}

@@ -1,0 +1,78 @@
+//! The next safe steps of a volume, derived from what is observed.
+
+use super::action::Action;
+use super::clocks::REVOKE_GRACE;
+use super::validate::{Refusal, Settled};
+use super::world::World;
+use super::{deletion, grants, placing, terms};
+use crate::node;
+use meshstor_crds::TermPhase;
+use std::time::Duration;
+
+/// Steps in order, and what keeps others from being planned.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plan {
+    /// What to do, in order; stopping after any of them is harmless.
+    pub actions: Vec<Action>,
+    /// Why the volume cannot go on without a change outside.
+    pub blocked: Option<Refusal>,
+}
+
+impl Plan {
+    /// A plan that does something.
+    pub fn of(actions: Vec<Action>) -> Self {
+        Self { actions, blocked: None }
+    }
+
+    /// A plan that does nothing because of `refusal`.
+    pub fn blocked(refusal: Refusal) -> Self {
+        Self { actions: Vec::new(), blocked: Some(refusal) }
+    }
+}
+
+/// The next steps. A refused spec stops placement; a placed volume is served on all the same.
+pub fn plan(world: &World, settled: &Result<Settled, Refusal>) -> Plan {
+    let retired = world.term().is_some_and(|t| t.phase == TermPhase::Retired);
+    if world.deleting() && (retired || world.wanted().is_none()) {
+        return deletion::plan(world);
+    }
+    match (&world.attachment, settled) {
+        (Some(_), _) => serve(world),
+        (None, Ok(settled)) => placing::plan(world, settled),
+        (None, Err(refusal)) => Plan::blocked(refusal.clone()),
+    }
+}
+
+/// Moves the record and the grants of a placed volume towards where it is wanted.
+fn serve(world: &World) -> Plan {
+    if world.record_lost() {
+        return Plan::blocked(placing::lost_record());
+    }
+    if let Some(term) = terms::first(world).or_else(|| terms::next(world)) {
+        return Plan::of(vec![Action::WriteTerm(Box::new(term))]);
+    }
+    let mut actions = terms::tell(world);
+    actions.extend(terms::start(world).map(|term| Action::WriteTerm(Box::new(term))));
+    actions.extend(grants::plan(world));
+    Plan::of(actions)
+}
+
+/// When to look again if nothing wakes us.
+pub fn next_look(world: &World, plan: &Plan) -> Duration {
+    const CALM: Duration = Duration::from_secs(120);
+    const UNEASY: Duration = Duration::from_secs(15);
+    let revoking = world.term().is_some_and(|t| t.phase == TermPhase::Revoking) && world.wanted().is_some();
+    let used = world.legs.iter().map(|leg| leg.spec.node.as_str()).chain(world.wanted());
+    let expiries = used.map(|name| {
+        let left = node::find(&world.nodes, name).and_then(|n| node::expires_in(n, world.now));
+        left.map_or(UNEASY, |left| left.saturating_add(Duration::from_secs(1)))
+    });
+    let others = [
+        plan.blocked.is_some().then_some(UNEASY),
+        (world.clocks.retry_in > Duration::ZERO).then_some(world.clocks.retry_in),
+        world.clocks.idle_in.values().min().copied(),
+        revoking.then(|| REVOKE_GRACE.saturating_sub(world.clocks.revoking_for).max(Duration::from_secs(3))),
+        Some(CALM),
+    ];
+    expiries.chain(others.into_iter().flatten()).min().unwrap_or(CALM).max(Duration::from_secs(1))
+}

@@ -1,0 +1,103 @@
+//! What the spec and the policy come to, and what of it nothing realises yet.
+
+use super::world::World;
+use crate::policy;
+use meshstor_crds::{Bitmap, MIB, MeshVolumeSpec, ReplicaSetPolicySpec, ResolvedPolicy, conditions, quantity};
+
+/// The spec or the policy contradicts itself.
+pub const REASON_INVALID: &str = "Invalid";
+/// What a partition has over the capacity: MD metadata and headroom (`docs/explanation/protocol.md`, 1).
+pub const HEADROOM: u64 = 8 * MIB;
+
+/// Why a spec is not carried out; nothing of it was done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// A condition reason.
+    pub reason: &'static str,
+    /// For people.
+    pub message: String,
+}
+
+impl Refusal {
+    /// A refusal.
+    pub fn new(reason: &'static str, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into() }
+    }
+}
+
+/// A spec that can be carried out.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settled {
+    /// The policy's answers, frozen once they are in the status.
+    pub resolved: ResolvedPolicy,
+    /// Partition size of each leg, in bytes.
+    pub size: u64,
+    /// Number of legs.
+    pub legs: i32,
+}
+
+/// Checks the spec against what can be done. Once a volume is placed only changes can be refused: it is served on as
+/// it was placed.
+///
+/// # Errors
+/// [`Refusal`] when the spec cannot be carried out.
+pub fn validate(world: &World) -> Result<Settled, Refusal> {
+    let spec = &world.volume.spec;
+    if spec.stripe_width > 1 {
+        return Err(not_implemented(format!("spec.stripeWidth={}: only 1 is", spec.stripe_width)));
+    }
+    let capacity = quantity::bytes(&spec.capacity).map_err(|e| Refusal::new(REASON_INVALID, e.to_string()))?;
+    let size = capacity.saturating_add(HEADROOM);
+    unchanged(world, spec, size)?;
+    let frozen = world.volume.status.as_ref().and_then(|s| s.resolved.clone());
+    let resolved = frozen.map_or_else(|| resolve(world, spec), Ok)?;
+    if resolved.min_in_sync > spec.replica_count {
+        let (min, count) = (resolved.min_in_sync, spec.replica_count);
+        return Err(Refusal::new(REASON_INVALID, format!("minInSync={min} is more than spec.replicaCount={count}")));
+    }
+    Ok(Settled { resolved, size, legs: spec.replica_count })
+}
+
+fn not_implemented(what: impl std::fmt::Display) -> Refusal {
+    Refusal::new(conditions::REASON_NOT_IMPLEMENTED, format!("{what} implemented; nothing was changed"))
+}
+
+/// Growth and a changed number of copies are not there yet.
+fn unchanged(world: &World, spec: &MeshVolumeSpec, size: u64) -> Result<(), Refusal> {
+    let placed = world.attachment.is_some();
+    let have = i32::try_from(world.legs.len()).unwrap_or(i32::MAX);
+    let beyond = world.legs.iter().any(|leg| leg.spec.slot >= spec.replica_count);
+    if beyond || (placed && have != spec.replica_count && !world.deleting()) {
+        let count = spec.replica_count;
+        return Err(not_implemented(format!("spec.replicaCount={count} with {have} legs placed: a change is not")));
+    }
+    let size = i64::try_from(size).unwrap_or(i64::MAX);
+    match world.legs.iter().find(|leg| leg.spec.size_bytes != size) {
+        Some(_) => Err(not_implemented(format!("spec.capacity={} after placement: growth is not", spec.capacity))),
+        None => Ok(()),
+    }
+}
+
+fn resolve(world: &World, spec: &MeshVolumeSpec) -> Result<ResolvedPolicy, Refusal> {
+    let policy = match (&spec.policy, &world.policy) {
+        (None, _) => ReplicaSetPolicySpec::default(),
+        (Some(_), Some(policy)) => policy.spec.clone(),
+        (Some(name), None) => {
+            let message = format!("spec.policy: there is no ReplicaSetPolicy {name}");
+            return Err(Refusal::new(conditions::REASON_NOT_FOUND, message));
+        }
+    };
+    let missing = policy::not_implemented(&policy);
+    if !missing.is_empty() {
+        return Err(not_implemented(format!("policy: {} not", missing.join(", "))));
+    }
+    Ok(ResolvedPolicy {
+        min_in_sync: policy.min_in_sync.unwrap_or_else(|| (spec.replica_count - 1).max(1)),
+        bitmap: Bitmap::Internal,
+        transport: policy.transport,
+        missing_member_timeout_seconds: policy.missing_member_timeout_seconds,
+        io_queues: policy.connection.io_queues,
+        queue_size: policy.connection.queue_size,
+        keep_alive_seconds: policy.connection.keep_alive_seconds,
+    })
+}

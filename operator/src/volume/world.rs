@@ -1,0 +1,124 @@
+//! What was observed of one volume: the only input of planning and of status.
+
+use super::clocks::Clocks;
+use crate::node::{self, NotReady};
+use jiff::Timestamp;
+use kube::ResourceExt as _;
+use meshstor_crds::{
+    ArrayStatus, EndedReason, MeshAttachment, MeshNode, MeshReplica, MeshVolume, ReplicaSetPolicy, Term, TermPhase,
+};
+use std::sync::Arc;
+
+/// One volume and everything that decides about it. Legs are read *before* the attachment: what the record says is
+/// never older than what is known of a leg.
+#[derive(Clone, Debug)]
+pub struct World {
+    /// The volume.
+    pub volume: MeshVolume,
+    /// Its UID.
+    pub uid: String,
+    /// The policy that its spec names, if there is one.
+    pub policy: Option<ReplicaSetPolicy>,
+    /// Its attachment, read with a quorum.
+    pub attachment: Option<MeshAttachment>,
+    /// True when an attachment of that name exists and is not this volume's.
+    pub foreign_attachment: bool,
+    /// Its legs by slot, read with a quorum.
+    pub legs: Vec<MeshReplica>,
+    /// Legs of that volume name, but of another volume's UID.
+    pub foreign_legs: Vec<String>,
+    /// All legs of the cluster, read with a quorum; empty when nothing is to be placed.
+    pub all_legs: Vec<MeshReplica>,
+    /// All nodes.
+    pub nodes: Vec<Arc<MeshNode>>,
+    /// What this process has measured.
+    pub clocks: Clocks,
+    /// Now, for heartbeats and conditions.
+    pub now: Timestamp,
+}
+
+impl World {
+    /// The volume's name.
+    pub fn name(&self) -> String {
+        self.volume.name_any()
+    }
+
+    /// Whether the volume is being deleted.
+    pub fn deleting(&self) -> bool {
+        self.volume.metadata.deletion_timestamp.is_some()
+    }
+
+    /// The node on which the volume is wanted.
+    pub fn wanted(&self) -> Option<&str> {
+        self.attachment.as_ref()?.spec.node.as_deref()
+    }
+
+    /// The record.
+    pub fn term(&self) -> Option<&Term> {
+        self.attachment.as_ref()?.status.as_ref()?.term.as_ref()
+    }
+
+    /// Why the record's epoch has ended, if it has.
+    pub fn ended(&self) -> Option<EndedReason> {
+        let ended = self.attachment.as_ref()?.status.as_ref()?.ended.as_ref()?;
+        (ended.epoch == self.term()?.epoch).then_some(ended.reason)
+    }
+
+    /// Whether a person has said that the consumer of the record's epoch is lost.
+    pub fn lost(&self) -> bool {
+        let lost = self.attachment.as_ref().and_then(|a| a.spec.lost.as_ref());
+        matches!((lost, self.term()), (Some(lost), Some(term)) if lost.node == term.node && lost.epoch == term.epoch)
+    }
+
+    /// Whether the record's epoch may be followed by another: it has ended, or is given up, or nothing of it can
+    /// have begun, for only the operator writes `Started`.
+    pub fn over(&self) -> bool {
+        self.ended().is_some() || self.lost() || self.term().is_some_and(|t| t.phase == TermPhase::Revoking)
+    }
+
+    /// The array of the record's epoch as its consumer sees it, while the epoch runs.
+    pub fn array(&self) -> Option<&ArrayStatus> {
+        let term = self.term().filter(|t| t.phase == TermPhase::Running)?;
+        let array = self.attachment.as_ref()?.status.as_ref()?.array.as_ref()?;
+        (array.epoch == term.epoch && self.ended().is_none()).then_some(array)
+    }
+
+    /// The leg of that name.
+    pub fn leg(&self, name: &str) -> Option<&MeshReplica> {
+        self.legs.iter().find(|leg| leg.name_any() == name)
+    }
+
+    /// Whether `node` answers.
+    ///
+    /// # Errors
+    /// [`NotReady`], for people.
+    pub fn node_ready(&self, name: &str) -> Result<(), NotReady> {
+        node::find(&self.nodes, name).ok_or(NotReady::Unknown).and_then(|n| node::ready(n, self.now))
+    }
+
+    /// Names of S.
+    pub fn in_sync(&self) -> &[String] {
+        self.term().map_or(&[], |t| &t.in_sync)
+    }
+
+    /// Whether the daemon of `leg` was told of an epoch although the record is nowhere: it was lost by hand.
+    pub fn record_lost(&self) -> bool {
+        self.term().is_none() && self.legs.iter().any(|leg| leg.spec.epoch > 0 || leg.spec.grant.is_some())
+    }
+}
+
+/// Whether everything older than `epoch` is revoked at `leg`.
+pub fn confirmed(leg: &MeshReplica, epoch: i64) -> bool {
+    leg.status.as_ref().and_then(|s| s.revoked_below).is_some_and(|below| below >= epoch)
+}
+
+/// Whether `leg` was proved to read as zeros and nothing has used it.
+pub fn blank(leg: &MeshReplica) -> bool {
+    leg.status.as_ref().and_then(|s| s.partition.as_ref()).is_some_and(|p| p.blank)
+}
+
+/// Whether the partition of `leg` is there for use: blank, or already used by an epoch.
+pub fn prepared(leg: &MeshReplica) -> bool {
+    let used = leg.spec.epoch > 0 && leg.status.as_ref().is_some_and(|s| s.partition.is_some());
+    used || blank(leg)
+}

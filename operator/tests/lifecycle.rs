@@ -1,0 +1,208 @@
+//! The life of a volume, scripted: every scenario ends still (I4), and every one is run again with the operator dying
+//! after each of its writes (I5).
+
+mod sim;
+
+use meshstor_crds::{TermPhase, conditions};
+use sim::Sim;
+
+/// The scenario, and what must hold at its end.
+type Story = fn(&mut Sim);
+
+fn attached(sim: &Sim, node: &str, copies: &str) {
+    let status = sim.volume.as_ref().unwrap().status.clone().unwrap();
+    assert_eq!(sim.said(conditions::READY), "True/Attached", "{status:?}\n{}", sim.tail());
+    assert_eq!(status.consumer.as_deref(), Some(node), "{}", sim.tail());
+    assert_eq!(status.copies.as_deref(), Some(copies), "{}", sim.tail());
+}
+
+fn create(sim: &mut Sim) {
+    sim.settle();
+    assert_eq!(sim.said(conditions::READY), "True/Detached", "{}", sim.tail());
+    assert!(sim.legs.keys().eq(["v-0", "v-1"]));
+}
+
+fn attach(sim: &mut Sim) {
+    create(sim);
+    sim.want(Some("n1"));
+    sim.settle();
+    attached(sim, "n1", "2/2");
+    assert!(sim.acked > 0);
+}
+
+fn target_lost_and_back(sim: &mut Sim) {
+    attach(sim);
+    sim.crash("n2");
+    sim.settle();
+    attached(sim, "n1", "1/2");
+    assert_eq!(sim.said(conditions::DEGRADED), "True/LegMissing");
+    sim.boot("n2");
+    sim.settle();
+    attached(sim, "n1", "2/2");
+    assert_eq!(sim.said(conditions::DEGRADED), "False/AsWanted");
+}
+
+/// The target stays up, only its path is away for a while: no reboot spends its grant, so the operator must (rule 9).
+fn fabric_blinks(sim: &mut Sim) {
+    attach(sim);
+    let before = sim.legs["v-1"].spec.grant.clone().unwrap().number;
+    sim.nodes.get_mut("n2").unwrap().fabric = false;
+    sim.settle();
+    attached(sim, "n1", "1/2");
+    sim.nodes.get_mut("n2").unwrap().fabric = true;
+    sim.settle();
+    attached(sim, "n1", "2/2");
+    assert!(sim.legs["v-1"].spec.grant.clone().unwrap().number > before);
+}
+
+fn detach_and_move(sim: &mut Sim) {
+    attach(sim);
+    sim.want(None);
+    sim.settle();
+    assert_eq!(sim.said(conditions::READY), "True/Detached");
+    assert!(sim.legs.values().all(|leg| leg.spec.grant.is_none()), "grants are taken back");
+    sim.want(Some("n2"));
+    sim.settle();
+    attached(sim, "n2", "2/2");
+    sim.want(Some("n3"));
+    sim.settle();
+    attached(sim, "n3", "2/2");
+}
+
+fn consumer_reboots(sim: &mut Sim) {
+    attach(sim);
+    let epoch = sim.term().unwrap().epoch;
+    sim.crash("n1");
+    sim.tick(2);
+    sim.boot("n1");
+    sim.settle();
+    attached(sim, "n1", "2/2");
+    assert!(sim.term().unwrap().epoch > epoch, "rule 4: one assembly, one epoch");
+}
+
+/// I1, I2, I7: the consumer is cut off from the API server alone; its array runs on, and nothing moves by itself.
+fn consumer_is_given_up(sim: &mut Sim) {
+    attach(sim);
+    sim.nodes.get_mut("n1").unwrap().api = false;
+    sim.tick(80);
+    sim.settle();
+    assert_eq!(sim.said(conditions::READY), "Unknown/ConsumerUnreachable");
+    sim.want(Some("n3"));
+    sim.settle();
+    assert_eq!(sim.said(conditions::READY), "False/ConsumerUnreachable");
+    assert_eq!(sim.term().unwrap().epoch, 1);
+    sim.give_up_consumer();
+    sim.settle();
+    attached(sim, "n3", "1/2");
+    assert_eq!(sim.term().unwrap().in_sync, ["v-1"]);
+    sim.nodes.get_mut("n1").unwrap().api = true;
+    sim.settle();
+    attached(sim, "n3", "2/2");
+}
+
+fn start_fails(sim: &mut Sim) {
+    create(sim);
+    sim.nodes.get_mut("n1").unwrap().consumer.fail_starts = 3;
+    sim.want(Some("n1"));
+    sim.settle();
+    attached(sim, "n1", "2/2");
+    assert!(sim.term().unwrap().epoch >= 4);
+}
+
+fn delete(sim: &mut Sim) {
+    attach(sim);
+    sim.delete();
+    sim.settle();
+    let ready = sim.said(conditions::READY);
+    assert_eq!((ready.as_str(), sim.said(conditions::RECONCILING).as_str()), ("True/Attached", "True/StillAttached"));
+    sim.want(None);
+    sim.settle();
+    assert!(sim.volume.is_none() && sim.legs.is_empty() && sim.attachment.is_none(), "{}", sim.tail());
+}
+
+fn delete_never_attached(sim: &mut Sim) {
+    create(sim);
+    sim.delete();
+    sim.settle();
+    assert!(sim.volume.is_none() && sim.legs.is_empty() && sim.attachment.is_none(), "{}", sim.tail());
+}
+
+/// Rule 8: a leg that cannot confirm keeps the whole volume from being wiped.
+fn delete_waits_for_a_silent_leg(sim: &mut Sim) {
+    attach(sim);
+    sim.crash("n2");
+    sim.tick(80);
+    sim.delete();
+    sim.want(None);
+    sim.settle();
+    assert_eq!(sim.said(conditions::STALLED), "True/RevocationUnconfirmed");
+    assert!(sim.legs.values().all(|leg| leg.metadata.deletion_timestamp.is_none()));
+    sim.boot("n2");
+    sim.settle();
+    assert!(sim.volume.is_none() && sim.legs.is_empty(), "{}", sim.tail());
+}
+
+/// I3, rule 3: nothing confirmed, nothing starts.
+fn nobody_confirms(sim: &mut Sim) {
+    attach(sim);
+    sim.want(None);
+    sim.settle();
+    sim.crash("n1");
+    sim.crash("n2");
+    sim.tick(80);
+    sim.want(Some("n3"));
+    sim.settle();
+    assert_eq!(sim.said(conditions::STALLED), "True/RevocationUnconfirmed");
+    assert_eq!(sim.term().unwrap().phase, TermPhase::Revoking);
+    sim.boot("n1");
+    sim.settle();
+    attached(sim, "n3", "1/2");
+    sim.boot("n2");
+    sim.settle();
+    attached(sim, "n3", "2/2");
+}
+
+const STORIES: [(&str, Story); 12] = [
+    ("create", create),
+    ("attach", attach),
+    ("target lost and back", target_lost_and_back),
+    ("fabric blinks", fabric_blinks),
+    ("detach and move", detach_and_move),
+    ("consumer reboots", consumer_reboots),
+    ("consumer is given up", consumer_is_given_up),
+    ("start fails", start_fails),
+    ("delete", delete),
+    ("delete, never attached", delete_never_attached),
+    ("delete waits for a silent leg", delete_waits_for_a_silent_leg),
+    ("nobody confirms", nobody_confirms),
+];
+
+/// I4: every story ends, and then no step is proposed.
+#[test]
+fn every_story_converges_and_stays_still() {
+    for (name, story) in STORIES {
+        println!("{name}");
+        let mut sim = Sim::new(&["n1", "n2", "n3"], 2);
+        story(&mut sim);
+        sim.assert_still();
+    }
+}
+
+/// I5: the operator dies after its k-th write, for every k, and the story ends the same.
+#[test]
+fn a_crash_after_any_write_is_harmless() {
+    for (name, story) in STORIES {
+        let mut whole = Sim::new(&["n1", "n2", "n3"], 2);
+        story(&mut whole);
+        assert!(whole.writes > 0, "the fault must be able to fire");
+        for k in 1..=whole.writes {
+            println!("{name}, crash after write {k} of {}", whole.writes);
+            let mut sim = Sim::new(&["n1", "n2", "n3"], 2);
+            sim.crash_after = Some(k);
+            story(&mut sim);
+            sim.assert_still();
+            assert!(sim.log.iter().any(|line| line == "operator crashes"), "the fault fired");
+            assert!(whole.legs.keys().eq(sim.legs.keys()), "nothing is done twice");
+        }
+    }
+}
