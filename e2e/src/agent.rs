@@ -89,10 +89,11 @@ impl Agent {
         line.push('\n');
         stream.write_all(line.as_bytes())?;
         let mut answer = String::new();
-        BufReader::new(stream)
-            .read_line(&mut answer)
-            .with_context(|| format!("no answer of the agent at {} in {} s to {}", self.address, timeout.as_secs(), line.trim()))?;
-        let answer: Answer = serde_json::from_str(&answer).with_context(|| format!("answer of the agent: {answer:?}"))?;
+        BufReader::new(stream).read_line(&mut answer).with_context(|| {
+            format!("no answer of the agent at {} in {} s to {}", self.address, timeout.as_secs(), line.trim())
+        })?;
+        let answer: Answer =
+            serde_json::from_str(&answer).with_context(|| format!("answer of the agent: {answer:?}"))?;
         if answer.error.is_empty() { Ok(answer) } else { bail!("agent at {}: {}", self.address, answer.error) }
     }
 

@@ -67,7 +67,8 @@ impl Api {
 
     /// Applies a JSON merge patch.
     pub fn merge(&self, path: &str, patch: &Value) -> Result<Value> {
-        self.send(Method::PATCH, path, Some(patch), "application/merge-patch+json").with_context(|| format!("patch {path}"))
+        self.send(Method::PATCH, path, Some(patch), "application/merge-patch+json")
+            .with_context(|| format!("patch {path}"))
     }
 
     /// Deletes the object at `path`.
@@ -108,6 +109,7 @@ pub fn condition<'a>(object: &'a Value, type_: &str) -> &'a Value {
 /// Whether the condition of that type is `True`, for the object's present generation.
 pub fn is_true(object: &Value, type_: &str) -> bool {
     let condition = condition(object, type_);
-    let fresh = condition["observedGeneration"].is_null() || condition["observedGeneration"] == object["metadata"]["generation"];
+    let fresh = condition["observedGeneration"].is_null()
+        || condition["observedGeneration"] == object["metadata"]["generation"];
     condition["status"] == "True" && fresh
 }

@@ -9,7 +9,8 @@ use crate::footprint::Footprint;
 use crate::lab::Lab;
 
 /// Kinds that are saved as YAML.
-const KINDS: &str = "meshvolumes,meshattachments,meshreplicas,meshnodes,nodedrains,replicasetpolicies,events.events.k8s.io";
+const KINDS: &str =
+    "meshvolumes,meshattachments,meshreplicas,meshnodes,nodedrains,replicasetpolicies,events.events.k8s.io";
 
 /// Saves logs, kernel logs, footprints and objects into `dir`. What cannot be had is left out: the run has failed already.
 pub fn collect(lab: &Lab, dir: &Path) -> Result<()> {

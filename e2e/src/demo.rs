@@ -119,7 +119,10 @@ fn prove_clean(lab: &Lab) -> Result<()> {
         if !footprint.0.is_empty() {
             bail!("{} still has: {footprint}", guest.name());
         }
-        say!("   {}: no partition, no export, no connection, no array, no mount, no packet filter is left", guest.name());
+        say!(
+            "   {}: no partition, no export, no connection, no array, no mount, no packet filter is left",
+            guest.name()
+        );
     }
     Ok(())
 }

@@ -8,7 +8,8 @@ use anyhow::Result;
 
 use crate::guest::Guest;
 
-/// A script that prints one line for each thing that is there. Partitions by drive, name and UUID; the ledger stays with a drive.
+/// A script that prints one line for each thing that is there: partitions by name and place, packet filters by rule (a table
+/// without a rule or an element filters nothing).
 const SCRIPT: &str = r#"
 for p in /sys/class/block/*/partition; do
   [ -e "$p" ] || continue
@@ -23,7 +24,7 @@ for d in /sys/class/nvme/nvme*; do
   [ -e "$d" ] && echo "nvme ${d##*/} $(cat "$d/subsysnqn")"
 done
 sed -n 's/^\(md[^ ]*\) :.*/array \1/p' /proc/mdstat
-nft list tables 2>/dev/null | sed 's/^/nft /'
+nft list ruleset 2>/dev/null | awk '/^table/ { table = $2 " " $3 } /^\t\t/ && !/^\t\ttype / { print "nft " table ":" $0 }' | tr '\t' ' '
 sed -n 's#^\(/dev/md[^ ]*\|/dev/nvme[^ ]*\) \([^ ]*\) .*#mount \1 \2#p' /proc/mounts
 true
 "#;

@@ -27,6 +27,8 @@ pub struct Machine {
     pub name: String,
     /// Its address.
     pub ip: Ipv4Addr,
+    /// Its hardware address.
+    pub mac: String,
     /// Its tap on the bridge.
     pub tap: String,
     /// Its directory.
@@ -66,7 +68,13 @@ pub struct Guest {
 
 impl Guest {
     /// Makes drives, share and tap of node `n<number>`; it is off.
-    pub fn new(found: &Prerequisites, dir: &std::path::Path, number: u8, drive_bytes: u64, runner: Arc<dyn Runner>) -> Result<Self> {
+    pub fn new(
+        found: &Prerequisites,
+        dir: &std::path::Path,
+        number: u8,
+        drive_bytes: u64,
+        runner: Arc<dyn Runner>,
+    ) -> Result<Self> {
         let name = format!("n{number}");
         let dir = dir.join(&name);
         std::fs::create_dir_all(dir.join("share/logs"))?;
@@ -81,9 +89,18 @@ impl Guest {
             ("meshstor-verify-writer", "writer"),
             ("meshstor-poller", "poller"),
         ] {
-            std::fs::copy(found.bins.join(program), dir.join("share").join(link)).with_context(|| format!("copy {program}"))?;
+            std::fs::copy(found.bins.join(program), dir.join("share").join(link))
+                .with_context(|| format!("copy {program}"))?;
         }
-        let machine = Machine { ip: Ipv4Addr::new(10, 77, 0, 10 + number), tap: format!("ms-{name}"), name, dir, disks, memory_mib: 512 };
+        let machine = Machine {
+            ip: Ipv4Addr::new(10, 77, 0, 10 + number),
+            mac: format!("02:4d:53:00:00:{number:02x}"),
+            tap: format!("ms-{name}"),
+            name,
+            dir,
+            disks,
+            memory_mib: 512,
+        };
         netns::add_tap(&machine.tap)?;
         Ok(Self { machine, runner, process: None, daemon: None })
     }
@@ -103,10 +120,14 @@ impl Guest {
     pub fn wait_until_up(&mut self) -> Result<()> {
         let agent = self.agent();
         let process = self.process.as_mut().context("the guest is off")?;
-        wait_for(&format!("{} to boot (console: {})", self.machine.name, self.machine.console().display()), secs(60), || {
-            process.check()?;
-            agent.shell("true", secs(5)).map(|_| Look::Done(()))
-        })
+        wait_for(
+            &format!("{} to boot (console: {})", self.machine.name, self.machine.console().display()),
+            secs(60),
+            || {
+                process.check()?;
+                agent.shell("true", secs(5)).map(|_| Look::Done(()))
+            },
+        )
     }
 
     /// A power cut: nothing in the guest gets to do anything any more.
@@ -134,7 +155,13 @@ impl Guest {
     pub fn shell(&self, script: &str) -> Result<String> {
         let answer = self.try_shell(script)?;
         if answer.code != 0 {
-            bail!("on {}: `{script}` ended with {}: {}{}", self.machine.name, answer.code, answer.stdout, answer.stderr);
+            bail!(
+                "on {}: `{script}` ended with {}: {}{}",
+                self.machine.name,
+                answer.code,
+                answer.stdout,
+                answer.stderr
+            );
         }
         Ok(answer.stdout)
     }

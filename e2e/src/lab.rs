@@ -61,7 +61,9 @@ impl Lab {
     pub fn up(found: Prerequisites, name: &str, options: Options) -> Result<Self> {
         let dir = found.target.join("e2e").join(name);
         match std::fs::remove_dir_all(&dir) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error).context(format!("empty {}", dir.display())),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).context(format!("empty {}", dir.display()));
+            }
             _ => std::fs::create_dir_all(dir.join("logs"))?,
         }
         let runner = Arc::new(Uml { kernel: found.kernel.clone(), root: found.root.clone() });
@@ -166,7 +168,11 @@ impl Lab {
                 self.check_processes()?;
                 let seen = self.control.api.get(&api::ours("meshnodes", &node))?;
                 let drives = seen["status"]["drives"].as_array().map_or(0, Vec::len);
-                Ok(if is_true(&seen, "Ready") && drives == 2 { Look::Done(()) } else { Look::NotYet(seen["status"].to_string()) })
+                Ok(if is_true(&seen, "Ready") && drives == 2 {
+                    Look::Done(())
+                } else {
+                    Look::NotYet(seen["status"].to_string())
+                })
             })?;
         }
         Ok(())

@@ -22,7 +22,11 @@ pub struct Load {
 impl Load {
     /// A run named after its volume, over so many 4 KiB blocks.
     pub fn new(name: &str, blocks: u64) -> Self {
-        Self { name: name.to_owned(), blocks, seed: name.bytes().fold(7, |seed, byte| (seed * 31 + u64::from(byte)) & 0xffff_ffff) }
+        Self {
+            name: name.to_owned(),
+            blocks,
+            seed: name.bytes().fold(7, |seed, byte| (seed * 31 + u64::from(byte)) & 0xffff_ffff),
+        }
     }
 
     /// Path of the writer's file below the mount, or the device itself.
@@ -33,7 +37,10 @@ impl Load {
     fn command(&self, path: &str, mode: &str) -> String {
         let (target, name) = (Self::target(path), &self.name);
         let direct = if path.starts_with("/dev/") { "--direct" } else { "" };
-        format!("/run/share/writer --path {target} --journal /run/share/{name}.journal --blocks {} --seed {} {direct} {mode}", self.blocks, self.seed)
+        format!(
+            "/run/share/writer --path {target} --journal /run/share/{name}.journal --blocks {} --seed {} {direct} {mode}",
+            self.blocks, self.seed
+        )
     }
 
     fn file(&self, guest: &Guest, kind: &str) -> PathBuf {
@@ -46,7 +53,12 @@ impl Load {
         for kind in ["stop", "writer.log"] {
             std::fs::remove_file(self.file(guest, kind)).ok();
         }
-        let command = format!("exec {} --stop /run/share/{}.stop > /run/share/{}.writer.log 2>&1", self.command(path, "write"), self.name, self.name);
+        let command = format!(
+            "exec {} --stop /run/share/{}.stop > /run/share/{}.writer.log 2>&1",
+            self.command(path, "write"),
+            self.name,
+            self.name
+        );
         guest.spawn(&["sh", "-c", &command], BTreeMap::new(), "writer.log").map(drop)
     }
 
@@ -91,7 +103,8 @@ impl Load {
         let guest = lab.guest(node)?;
         if writer != node {
             let journal = self.file(lab.guest(writer)?, "journal");
-            std::fs::copy(&journal, self.file(guest, "journal")).with_context(|| format!("copy {}", journal.display()))?;
+            std::fs::copy(&journal, self.file(guest, "journal"))
+                .with_context(|| format!("copy {}", journal.display()))?;
         }
         Ok(guest.shell(&self.command(path, "verify"))?.trim().to_owned())
     }

@@ -24,7 +24,9 @@ impl Workload {
     pub fn from_object(object: &Value) -> Result<Self> {
         let spec = &object["spec"]["template"]["spec"];
         let container = &spec["containers"][0];
-        let text = |value: &Value, what: &str| value.as_str().map(str::to_owned).with_context(|| format!("a workload has {what}"));
+        let text = |value: &Value, what: &str| {
+            value.as_str().map(str::to_owned).with_context(|| format!("a workload has {what}"))
+        };
         let args = container["args"].as_array().cloned().unwrap_or_default();
         Ok(Self {
             name: text(&object["metadata"]["name"], "a name")?,

@@ -42,7 +42,11 @@ pub fn enter_beside() -> Result<Child> {
     let children = format!("/proc/{0}/task/{0}/children", child.id());
     let inner = wait_for("the lab's first process", secs(10), || {
         let pid = std::fs::read_to_string(&children)?.trim().to_owned();
-        Ok(if pid.is_empty() || !in_own_namespace(&pid)? { Look::NotYet("none yet".to_owned()) } else { Look::Done(pid) })
+        Ok(if pid.is_empty() || !in_own_namespace(&pid)? {
+            Look::NotYet("none yet".to_owned())
+        } else {
+            Look::Done(pid)
+        })
     })?;
     let (outside, inside) = OUTER_LINK;
     ip(&["link", "add", outside, "type", "veth", "peer", "name", inside, "netns", &inner])?;
@@ -112,7 +116,9 @@ fn exit_on_signals() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     std::thread::spawn(move || {
         runtime.block_on(async {
-            let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else {
+            let (Ok(mut interrupt), Ok(mut terminate)) =
+                (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+            else {
                 return;
             };
             tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }

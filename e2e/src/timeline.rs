@@ -38,7 +38,13 @@ fn parse(line: &str) -> Option<Change> {
     let words: Vec<&str> = line.split(' ').collect();
     let [after, by, path, old, new] = words.as_slice() else { return None };
     let time = |word: &str| Some(UNIX_EPOCH + Duration::from_nanos(word.parse().ok()?));
-    Some(Change { after: time(after)?, by: time(by)?, path: (*path).to_owned(), old: (*old).to_owned(), new: (*new).to_owned() })
+    Some(Change {
+        after: time(after)?,
+        by: time(by)?,
+        path: (*path).to_owned(),
+        old: (*old).to_owned(),
+        new: (*new).to_owned(),
+    })
 }
 
 /// One accepted write of the record of an attachment.

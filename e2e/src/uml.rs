@@ -23,12 +23,21 @@ impl Runner for Uml {
         command
             // Guest memory is a file there, and must be executable.
             .env("TMPDIR", "/dev/shm")
-            .args(["root=/dev/root", "rootfstype=hostfs", "ro", "init=/sbin/meshstor-init", "seccomp=on", "ncpus=2", "quiet"])
+            .args([
+                "root=/dev/root",
+                "rootfstype=hostfs",
+                "ro",
+                "init=/sbin/meshstor-init",
+                "seccomp=on",
+                "ncpus=2",
+                "quiet",
+            ])
             .args(["con=null", "con0=fd:0,fd:1", "null_blk.nr_devices=0"])
             .arg(format!("rootflags={}", self.root.display()))
             .arg(format!("mem={}M", machine.memory_mib))
-            // gro: without it GSO frames are dropped; depths above 64 warn.
-            .arg(format!("vec0:transport=tap,ifname={},depth=64,gro=1", machine.tap))
+            // gro: without it GSO frames are dropped; depths above 64 warn. A fixed address, as hardware has: with a new one
+            // after each reboot the neighbours' ARP caches would lead astray for many seconds.
+            .arg(format!("vec0:transport=tap,ifname={},mac={},depth=64,gro=1", machine.tap, machine.mac))
             .args(machine.disks.iter().enumerate().map(|(n, disk)| format!("ubd{n}={}", disk.display())))
             .arg(format!("uml_dir={}/uml/", dir.display()))
             .arg(format!("umid={}", machine.name))

@@ -67,7 +67,11 @@ impl<'a> Volume<'a> {
     pub fn wait(&self, what: &str, timeout: Duration, done: impl Fn(&Value) -> bool) -> Result<Value> {
         wait_for(&format!("{} {what}", self.name), timeout, || {
             let object = self.object()?;
-            Ok(if done(&object) { Look::Done(object) } else { Look::NotYet(summary(&object, &self.attachment().unwrap_or_default())) })
+            Ok(if done(&object) {
+                Look::Done(object)
+            } else {
+                Look::NotYet(summary(&object, &self.attachment().unwrap_or_default()))
+            })
         })
     }
 
@@ -75,7 +79,11 @@ impl<'a> Volume<'a> {
     pub fn wait_attachment(&self, what: &str, timeout: Duration, done: impl Fn(&Value) -> bool) -> Result<Value> {
         wait_for(&format!("attachment of {} {what}", self.name), timeout, || {
             let object = self.attachment()?;
-            Ok(if done(&object) { Look::Done(object) } else { Look::NotYet(summary(&self.object().unwrap_or_default(), &object)) })
+            Ok(if done(&object) {
+                Look::Done(object)
+            } else {
+                Look::NotYet(summary(&self.object().unwrap_or_default(), &object))
+            })
         })
     }
 
@@ -87,7 +95,8 @@ impl<'a> Volume<'a> {
     /// Waits until every copy is in sync.
     pub fn wait_whole(&self, copies: u32) -> Result<()> {
         let all = format!("{copies}/{copies}");
-        let whole = |volume: &Value| volume["status"]["copies"] == all && condition(volume, "Degraded")["status"] == "False";
+        let whole =
+            |volume: &Value| volume["status"]["copies"] == all && condition(volume, "Degraded")["status"] == "False";
         self.wait(&format!("to have {all} copies in sync"), secs(180), whole).map(drop)
     }
 
@@ -108,7 +117,10 @@ impl<'a> Volume<'a> {
         let key = if mount { "mountPath" } else { "device" };
         let usable = |at: &Value| {
             let (term, array) = (&at["status"]["term"], &at["status"]["array"]);
-            term["node"] == node && term["phase"] == "Running" && array["epoch"] == term["epoch"] && array[key].is_string()
+            term["node"] == node
+                && term["phase"] == "Running"
+                && array["epoch"] == term["epoch"]
+                && array[key].is_string()
         };
         let attachment = self.wait_attachment(&format!("to be usable on {node}"), TIMEOUT, usable)?;
         attachment["status"]["array"][key].as_str().map(str::to_owned).context("an attached volume has a path")
@@ -127,7 +139,9 @@ impl<'a> Volume<'a> {
 
     /// Waits until its array is gone.
     pub fn wait_detached(&self) -> Result<()> {
-        let ended = |at: &Value| at["status"]["ended"]["epoch"] == at["status"]["term"]["epoch"] && at["status"]["array"].is_null();
+        let ended = |at: &Value| {
+            at["status"]["ended"]["epoch"] == at["status"]["term"]["epoch"] && at["status"]["array"].is_null()
+        };
         self.wait_attachment("to be detached", TIMEOUT, ended).map(drop)
     }
 
@@ -148,11 +162,18 @@ impl<'a> Volume<'a> {
         wait_for(&format!("{} to be gone", self.name), TIMEOUT, || {
             let volume = api.find(&ours("meshvolumes", &self.name))?;
             let attachment = api.find(&ours("meshattachments", &self.name))?;
-            let legs = api.list(&crate::api::all("meshreplicas"))?.into_iter().filter(|leg| leg["spec"]["volume"] == *self.name).count();
+            let legs = api
+                .list(&crate::api::all("meshreplicas"))?
+                .into_iter()
+                .filter(|leg| leg["spec"]["volume"] == *self.name)
+                .count();
             Ok(if volume.is_none() && attachment.is_none() && legs == 0 {
                 Look::Done(())
             } else {
-                Look::NotYet(format!("{legs} legs; {}", summary(&volume.unwrap_or_default(), &attachment.unwrap_or_default())))
+                Look::NotYet(format!(
+                    "{legs} legs; {}",
+                    summary(&volume.unwrap_or_default(), &attachment.unwrap_or_default())
+                ))
             })
         })
     }
@@ -167,7 +188,11 @@ fn summary(volume: &Value, attachment: &Value) -> String {
     let conditions = |object: &Value| -> Vec<String> {
         let all = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
         let text = |c: &Value, key: &str| c[key].as_str().unwrap_or_default().to_owned();
-        all.iter().map(|c| format!("{}={} {} ({})", text(c, "type"), text(c, "status"), text(c, "reason"), text(c, "message"))).collect()
+        all.iter()
+            .map(|c| {
+                format!("{}={} {} ({})", text(c, "type"), text(c, "status"), text(c, "reason"), text(c, "message"))
+            })
+            .collect()
     };
     let status = &attachment["status"];
     format!(

@@ -42,7 +42,11 @@ pub fn holds_for(what: &str, time: Duration, mut look: impl FnMut() -> Result<Lo
     let began = Instant::now();
     while began.elapsed() < time {
         if let Look::NotYet(seen) = look()? {
-            bail!("{what} should have held for {} s, but after {:.1} s: {seen}", time.as_secs(), began.elapsed().as_secs_f64());
+            bail!(
+                "{what} should have held for {} s, but after {:.1} s: {seen}",
+                time.as_secs(),
+                began.elapsed().as_secs_f64()
+            );
         }
         pause(INTERVAL);
     }

@@ -68,8 +68,8 @@ impl Class {
         match self {
             Self::Conflict => Duration::from_millis(500),
             Self::Transient => Duration::from_secs(3),
-            Self::Blocked => Duration::from_secs(30),
-            Self::Invalid | Self::Bug => Duration::from_secs(120),
+            Self::Blocked | Self::Invalid => Duration::from_secs(30),
+            Self::Bug => Duration::from_secs(120),
         }
     }
 }

@@ -14,6 +14,7 @@ use meshstor_operator::node::Digest;
 use meshstor_operator::{drain, policy, volume};
 use std::collections::HashMap;
 use std::fmt::Display;
+use std::io::IsTerminal as _;
 use std::sync::{Arc, Mutex, PoisonError};
 use tracing_subscriber::EnvFilter;
 
@@ -52,7 +53,7 @@ async fn main() -> anyhow::Result<()> {
 
 fn start_log(format: LogFormat) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter);
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(std::io::stdout().is_terminal());
     match format {
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().init(),

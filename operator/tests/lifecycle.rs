@@ -1,6 +1,8 @@
 //! The life of a volume, scripted: every scenario ends still (I4), and every one is run again with the operator dying
 //! after each of its writes (I5).
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
 mod sim;
 
 use meshstor_crds::{TermPhase, conditions};

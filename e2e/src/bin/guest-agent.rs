@@ -35,7 +35,8 @@ fn serve(stream: TcpStream, running: &Running) {
     let Ok(mut out) = stream.try_clone() else { return };
     for line in BufReader::new(stream).lines() {
         let Ok(line) = line else { return };
-        let answer = serde_json::from_str(&line).map_err(anyhow::Error::from).and_then(|request| carry_out(request, running));
+        let answer =
+            serde_json::from_str(&line).map_err(anyhow::Error::from).and_then(|request| carry_out(request, running));
         let answer = answer.unwrap_or_else(|error| Answer { error: format!("{error:#}"), ..Answer::default() });
         let Ok(mut line) = serde_json::to_vec(&answer) else { return };
         line.push(b'\n');
@@ -48,14 +49,20 @@ fn serve(stream: TcpStream, running: &Running) {
 fn carry_out(request: Request, running: &Running) -> Result<Answer> {
     match request {
         Request::Exec { argv, env, stdin } => {
-            let mut child = command(&argv).envs(env).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+            let mut child =
+                command(&argv).envs(env).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
             if let Some(mut pipe) = child.stdin.take() {
                 // A program that does not read its input is no error.
                 let _ = pipe.write_all(stdin.as_bytes());
             }
             let output = child.wait_with_output()?;
             let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-            Ok(Answer { code: code(output.status), stdout: text(&output.stdout), stderr: text(&output.stderr), ..Answer::default() })
+            Ok(Answer {
+                code: code(output.status),
+                stdout: text(&output.stdout),
+                stderr: text(&output.stderr),
+                ..Answer::default()
+            })
         }
         Request::Spawn { argv, env, log } => {
             let log = File::options().create(true).append(true).open(format!("{LOGS}/{log}"))?;

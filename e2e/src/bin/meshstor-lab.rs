@@ -161,7 +161,11 @@ fn forget_kept() -> Result<()> {
 
 fn outcome(child: &mut Child, file: &Path) -> Result<Look<String>> {
     let text = tail(file, 1);
-    Ok(if text.is_empty() && child.try_wait()?.is_none() { Look::NotYet("still at it".to_owned()) } else { Look::Done(text) })
+    Ok(if text.is_empty() && child.try_wait()?.is_none() {
+        Look::NotYet("still at it".to_owned())
+    } else {
+        Look::Done(text)
+    })
 }
 
 fn read_kept() -> Result<Option<Kept>> {

@@ -19,7 +19,8 @@ fn main() -> Result<()> {
         }
         for (path, (last, old)) in &mut seen {
             let before = now();
-            let new = std::fs::read_to_string(path).map_or_else(|_| "-".to_owned(), |text| text.trim().replace(' ', "_"));
+            let new =
+                std::fs::read_to_string(path).map_or_else(|_| "-".to_owned(), |text| text.trim().replace(' ', "_"));
             if new != *old {
                 writeln!(out, "{last} {} {} {old} {new}", now(), path.display())?;
                 *old = new;

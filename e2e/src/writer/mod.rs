@@ -84,16 +84,24 @@ impl Target {
         let mut buffer = Aligned::new();
         let (mut written, mut wrong) = (0, Vec::new());
         for (number, floor) in (0..self.shape.blocks).zip(floors) {
-            file.read_exact_at(buffer.bytes(), number * BLOCK as u64).with_context(|| format!("read block {number}"))?;
+            file.read_exact_at(buffer.bytes(), number * BLOCK as u64)
+                .with_context(|| format!("read block {number}"))?;
             let legal = |batch: u64| batch >= floor && (batch == 0 || writers.contains(&(number, batch)));
             match Block::decode(buffer.bytes()) {
                 Ok(None) if legal(0) => {}
-                Ok(Some(found)) if found.number == number && found.seed == self.shape.seed && legal(found.batch) => written += 1,
+                Ok(Some(found)) if found.number == number && found.seed == self.shape.seed && legal(found.batch) => {
+                    written += 1
+                }
                 found => wrong.push(format!("block {number}: found {found:?}, floor {floor}")),
             }
         }
         if !wrong.is_empty() {
-            bail!("{} of {} blocks are wrong (journal: {journal}): {}", wrong.len(), self.shape.blocks, wrong[..wrong.len().min(8)].join("; "));
+            bail!(
+                "{} of {} blocks are wrong (journal: {journal}): {}",
+                wrong.len(),
+                self.shape.blocks,
+                wrong[..wrong.len().min(8)].join("; ")
+            );
         }
         Ok(written)
     }

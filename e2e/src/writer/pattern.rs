@@ -36,7 +36,9 @@ impl Shape {
         for batch in 1..=journal.issued {
             for number in self.batch(batch) {
                 pairs.insert((number, batch));
-                if let (true, Some(floor)) = (flushed.contains(&batch), floors.get_mut(usize::try_from(number).unwrap_or(0))) {
+                if let (true, Some(floor)) =
+                    (flushed.contains(&batch), floors.get_mut(usize::try_from(number).unwrap_or(0)))
+                {
                     *floor = batch;
                 }
             }
@@ -89,7 +91,8 @@ impl Block {
         if bytes.iter().all(|byte| *byte == 0) {
             return Ok(None);
         }
-        let word = |at: usize| bytes.get(at * 8..at * 8 + 8).and_then(|w| w.try_into().ok()).map_or(0, u64::from_le_bytes);
+        let word =
+            |at: usize| bytes.get(at * 8..at * 8 + 8).and_then(|w| w.try_into().ok()).map_or(0, u64::from_le_bytes);
         let found = Self { number: word(1), batch: word(2), seed: word(3) };
         let mut expected = vec![0; BLOCK];
         found.encode(&mut expected);

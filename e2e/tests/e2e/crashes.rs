@@ -37,8 +37,11 @@ const ATTACH: [Point; 5] = [
 ];
 
 /// Points of a detach: at once, when the array is going, when it has ended.
-const DETACH: [Point; 3] =
-    [("unwanted", |_| true), ("not usable", |s| s["array"]["mountPath"].is_null()), ("ended", |s| s["ended"]["epoch"] == s["term"]["epoch"])];
+const DETACH: [Point; 3] = [
+    ("unwanted", |_| true),
+    ("not usable", |s| s["array"]["mountPath"].is_null()),
+    ("ended", |s| s["ended"]["epoch"] == s["term"]["epoch"]),
+];
 
 fn is_phase(status: &Value, phase: &str) -> bool {
     status["term"]["phase"] == phase
@@ -57,11 +60,16 @@ fn attach_with_crashes(lab: &mut Lab, name: &str, victim: Victim) -> Result<()> 
         fired += i32::from(kill_at(lab, name, victim, &consumer, &target, point, before)?);
         let volume = Volume::named(lab, name);
         let path = volume.wait_attached(&consumer, true)?;
-        load.verify(lab, &consumer, &consumer, &path).or_else(|error| if before == 0 { Ok(String::new()) } else { Err(error) })?;
+        load.verify(lab, &consumer, &consumer, &path)
+            .or_else(|error| if before == 0 { Ok(String::new()) } else { Err(error) })?;
         load.write(lab, &consumer, &path, 40)?;
         volume.detach()?;
     }
-    ensure!(fired >= 3, "only {fired} of {} kills came before the volume was usable: too few to prove anything", ATTACH.len());
+    ensure!(
+        fired >= 3,
+        "only {fired} of {} kills came before the volume was usable: too few to prove anything",
+        ATTACH.len()
+    );
     Volume::named(lab, name).delete()
 }
 
@@ -98,7 +106,15 @@ fn epoch(volume: &Volume<'_>) -> Result<i64> {
 
 /// Kills the victim as soon as the point is reached in an epoch after `before`, sees that it is gone, and starts it again. Says
 /// whether the volume was not yet usable then.
-fn kill_at(lab: &mut Lab, name: &str, victim: Victim, consumer: &str, target: &str, point: Point, before: i64) -> Result<bool> {
+fn kill_at(
+    lab: &mut Lab,
+    name: &str,
+    victim: Victim,
+    consumer: &str,
+    target: &str,
+    point: Point,
+    before: i64,
+) -> Result<bool> {
     let (label, reached) = point;
     let status = wait_for(&format!("{name} to be {label}"), secs(60), || {
         let status = Volume::named(lab, name).attachment()?["status"].clone();

@@ -74,16 +74,27 @@ fn check_order(lab: &Lab, load: &Load, consumer: &str, leg: &str, cut: SystemTim
     ensure!(record.by.ends_with(":meshstor-node-daemon"), "the leg was recorded away by {}", record.by);
     let seen = changes(lab.guest(consumer)?)?;
     let after_cut = |change: &&timeline::Change| change.by > cut;
-    let deleted = seen.iter().filter(after_cut).find(|c| c.path.contains("/nvme/") && (c.new.starts_with("deleting") || c.new == "-"));
+    let deleted = seen
+        .iter()
+        .filter(after_cut)
+        .find(|c| c.path.contains("/nvme/") && (c.new.starts_with("deleting") || c.new == "-"));
     let deleted = deleted.context("the poller saw the controller go")?;
-    let failed = seen.iter().filter(after_cut).find(|c| c.path.contains("/md/dev-") && (c.new.contains("faulty") || c.new == "-"));
+    let failed = seen
+        .iter()
+        .filter(after_cut)
+        .find(|c| c.path.contains("/md/dev-") && (c.new.contains("faulty") || c.new == "-"));
     let failed = failed.context("the poller saw the member fail")?;
     let held = load.journal(lab, consumer)?.longest().context("the writer flushed")?;
 
     say!(
         "cut 0 s, record {:.3} s, controller deleted {:.3}–{:.3} s, member failed {:.3}–{:.3} s, held write {:.3}–{:.3} s",
-        seconds(cut, record.at), seconds(cut, deleted.after), seconds(cut, deleted.by), seconds(cut, failed.after),
-        seconds(cut, failed.by), seconds(cut, held.began), seconds(cut, held.ended),
+        seconds(cut, record.at),
+        seconds(cut, deleted.after),
+        seconds(cut, deleted.by),
+        seconds(cut, failed.after),
+        seconds(cut, failed.by),
+        seconds(cut, held.began),
+        seconds(cut, held.ended),
     );
     ensure!(seconds(held.began, held.ended) > 1.0, "no write was held: the fault did not fire");
     ensure!(record.at <= deleted.by, "the controller was deleted before the leg was recorded away");
@@ -114,7 +125,11 @@ fn writes_go_on(lab: &Lab, load: &Load, consumer: &str) -> Result<()> {
         load.wait_for_progress(lab, consumer, 20, secs(10))?;
     }
     let longest = load.journal(lab, consumer)?.longest().context("the writer flushed")?;
-    ensure!(seconds(longest.began, longest.ended) < 2.0, "a write was held for {:.1} s", seconds(longest.began, longest.ended));
+    ensure!(
+        seconds(longest.began, longest.ended) < 2.0,
+        "a write was held for {:.1} s",
+        seconds(longest.began, longest.ended)
+    );
     Ok(())
 }
 

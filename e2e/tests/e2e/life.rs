@@ -21,7 +21,8 @@ pub(crate) const TESTS: &[Test] = &[
 fn life(lab: &mut Lab, filesystem: &str, copies: usize) -> Result<()> {
     let name = format!("life-{filesystem}-{copies}");
     let capacity = if filesystem == "xfs" { "512Mi" } else { "128Mi" };
-    let volume = Volume::create(lab, &name, &json!({ "capacity": capacity, "replicaCount": copies, "filesystem": filesystem }))?;
+    let volume =
+        Volume::create(lab, &name, &json!({ "capacity": capacity, "replicaCount": copies, "filesystem": filesystem }))?;
     let legs = volume.leg_nodes()?;
     ensure!(legs.len() == copies, "{copies} copies are on {legs:?}");
     let mount = filesystem != "none";
@@ -58,7 +59,8 @@ fn check_array(lab: &Lab, volume: &Volume<'_>, node: &str, copies: usize, filesy
 
 /// A consumer need not hold a copy: all its legs are remote.
 fn only_remote_legs(lab: &mut Lab) -> Result<()> {
-    let volume = Volume::create(lab, "remote", &json!({ "capacity": "128Mi", "replicaCount": 2, "filesystem": "ext4" }))?;
+    let volume =
+        Volume::create(lab, "remote", &json!({ "capacity": "128Mi", "replicaCount": 2, "filesystem": "ext4" }))?;
     let legs = volume.leg_nodes()?;
     let outsider = lab.nodes().into_iter().find(|node| !legs.contains(node)).unwrap_or_default();
     let load = Load::new("remote", 2048);

@@ -54,7 +54,8 @@ fn too_large(lab: &mut Lab) -> Result<()> {
         "spec": { "capacity": "500Gi", "replicaCount": 2, "filesystem": "none" },
     }))?;
     let volume = Volume::named(lab, "huge");
-    let refused = volume.wait("to be unschedulable", secs(30), |v| condition(v, "Ready")["reason"] == "Unschedulable")?;
+    let refused =
+        volume.wait("to be unschedulable", secs(30), |v| condition(v, "Ready")["reason"] == "Unschedulable")?;
     let message = condition(&refused, "Ready")["message"].as_str().unwrap_or_default().to_owned();
     for node in lab.nodes() {
         ensure!(message.contains(&node), "the message does not name {node}: {message}");
@@ -99,7 +100,8 @@ rm -f /tmp/foreign0 /tmp/foreign1
 
 /// Nothing foreign is touched by a volume's whole life, nor by a restart of the daemon beside it.
 fn foreign_objects(lab: &mut Lab) -> Result<()> {
-    let volume = Volume::create(lab, "beside", &json!({ "capacity": "64Mi", "replicaCount": 2, "filesystem": "ext4" }))?;
+    let volume =
+        Volume::create(lab, "beside", &json!({ "capacity": "64Mi", "replicaCount": 2, "filesystem": "ext4" }))?;
     let legs = volume.leg_nodes()?;
     for node in &legs {
         lab.guest(node)?.shell(FOREIGN)?;
@@ -139,5 +141,10 @@ fn live_beside(lab: &mut Lab, legs: &[String]) -> Result<()> {
 /// The part of a footprint that this test made.
 fn foreign_only(lab: &Lab, node: &str) -> Result<Footprint> {
     let all = Footprint::of(lab.guest(node)?)?;
-    Ok(Footprint(all.0.into_iter().filter(|line| line.contains("foreign") || line.contains("md77") || line.contains("ports/900")).collect()))
+    Ok(Footprint(
+        all.0
+            .into_iter()
+            .filter(|line| line.contains("foreign") || line.contains("md77") || line.contains("ports/900"))
+            .collect(),
+    ))
 }

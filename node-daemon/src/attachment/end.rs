@@ -21,7 +21,9 @@ pub(super) fn leftovers(view: &View<'_>) -> Option<Step> {
         let Some(mount) = array.mounts.first() else {
             return Some(Step::StopArray { device: array.device.clone() });
         };
-        return Some(ours(view).map_or_else(|| report::step(view), |at| Step::Unmount { at: at.unwrap_or(mount.clone()) }));
+        return Some(
+            ours(view).map_or_else(|| report::step(view), |at| Step::Unmount { at: at.unwrap_or(mount.clone()) }),
+        );
     }
     if view.memory.slow.is_some() {
         return Some(report::step(view));

@@ -112,6 +112,10 @@ fn resync(sync: &SyncFacts, old: Option<&ArrayStatus>) -> Resync {
     Resync { percent, remaining_seconds: seconds.filter(|_| sync.total > 0) }
 }
 
+/// Held writes of an older epoch must never end as success for anybody who can see it.
+const OLDER: &str = "an array of an older epoch is still here and may hold writes that must not end; \
+                     stop what uses it, or reboot the node";
+
 fn ready(message: &str, reason: &'static str) -> Vec<Want> {
     vec![Want::new(c::READY, true, reason, message)]
 }
@@ -135,6 +139,7 @@ fn wants(view: &View<'_>, term: &Term, status: &MeshAttachmentStatus) -> Vec<Wan
         (_, TermPhase::Retired) => busy(c::REASON_DELETING, "the volume is being deleted".to_owned()),
         (_, TermPhase::Revoking) => busy(c::REASON_REVOKING, "older epochs are being revoked at the legs".to_owned()),
         _ if !view.wanted() => detaching(view),
+        (_, TermPhase::Started) if view.array.is_some() => stalled(c::REASON_BUSY, OLDER.to_owned()),
         (_, TermPhase::Started) => busy(c::REASON_ATTACHING, waiting(view, term)),
         (_, TermPhase::Running) => running(view, term, status),
     }

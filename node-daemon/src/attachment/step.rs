@@ -145,10 +145,7 @@ impl Step {
 
     /// Its failure before the device was published ends the epoch.
     pub fn starts(&self) -> bool {
-        matches!(
-            self,
-            Self::Create(_) | Self::Assemble(_) | Self::Probe { .. } | Self::Wipe { .. } | Self::Mkfs { .. }
-        )
+        matches!(self, Self::Create(_) | Self::Assemble(_) | Self::Probe { .. } | Self::Wipe { .. } | Self::Mkfs { .. })
     }
 }
 

@@ -1,0 +1,371 @@
+//! Plans of an attachment: what must come first, and what must never come.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeSet;
+
+use meshstor_crds::*;
+use uuid::Uuid;
+
+use super::record::RecordError;
+use super::*;
+use crate::host::{ArrayFacts, ConnectionFacts, ControllerState, LedgerEntry, LegFacts, MemberFacts, PartitionFacts};
+
+struct Bed {
+    attachment: MeshAttachment,
+    replicas: Vec<MeshReplica>,
+    local: LegFacts,
+    array: Option<ArrayFacts>,
+    connections: Vec<ConnectionFacts>,
+    held: BTreeSet<String>,
+    memory: Memory,
+}
+
+fn nqn(epoch: i64) -> String {
+    naming::export_nqn("uid-1", epoch, 1)
+}
+
+fn replica(slot: i32, node: &str) -> MeshReplica {
+    let spec = MeshReplicaSpec {
+        volume: "v".to_owned(),
+        volume_uid: "u".to_owned(),
+        slot,
+        node: node.to_owned(),
+        drive: "d".to_owned(),
+        size_bytes: 1 << 20,
+        epoch: 2,
+        grant: None,
+        transport: Transport::default(),
+        io_queues: 2,
+    };
+    let mut replica = MeshReplica::new(&naming::leg("v", slot), spec);
+    replica.metadata.uid = Some(format!("uid-{slot}"));
+    replica
+}
+
+fn member(name: &str) -> MemberFacts {
+    MemberFacts {
+        name: name.to_owned(),
+        slot: Some(0),
+        in_sync: true,
+        faulty: false,
+        write_mostly: false,
+        latency_ewma_ns: None,
+    }
+}
+
+impl Bed {
+    /// Attached on `n` in epoch 2: v-0 is local, v-1 remote, both in sync, mounted nowhere and not asked to be.
+    fn new() -> Self {
+        let spec = MeshAttachmentSpec { node: Some("n".to_owned()), mount_path: None, lost: None };
+        let mut attachment = MeshAttachment::new("v", spec);
+        let term = Term {
+            epoch: 2,
+            node: "n".to_owned(),
+            phase: TermPhase::Running,
+            in_sync: vec!["v-0".to_owned(), "v-1".to_owned()],
+            bitmap_usable: vec![],
+            retired: vec![],
+            initialised: true,
+            writer: Some(Writer { incarnation: "me".to_owned(), seq: 1 }),
+        };
+        attachment.status = Some(MeshAttachmentStatus { term: Some(term), ..MeshAttachmentStatus::default() });
+        let mut remote = replica(1, "m");
+        let export = Export {
+            epoch: 2,
+            grant: 1,
+            nqn: nqn(2),
+            address: "10.0.0.2".to_owned(),
+            port: 42000,
+            device_uuid: Uuid::nil().to_string(),
+        };
+        remote.status = Some(MeshReplicaStatus { export: Some(export), ..MeshReplicaStatus::default() });
+        let ledger = LedgerEntry { epoch: 2, local_epoch: 2, zeroed: true, ..LedgerEntry::default() };
+        let partition = PartitionFacts { device: "/dev/p1".into(), first_byte: 0, size: 1 << 20 };
+        let array = ArrayFacts {
+            uuid: Uuid::nil(),
+            device: "/dev/md100".into(),
+            running: true,
+            slots: 2,
+            degraded: 0,
+            members: vec![member("p1"), member("nvme0n1")],
+            sync: None,
+            mounts: vec![],
+        };
+        let connection = ConnectionFacts {
+            nqn: nqn(2),
+            controller: "nvme0".to_owned(),
+            state: ControllerState::Live,
+            device: Some("/dev/nvme0n1".into()),
+        };
+        Self {
+            attachment,
+            replicas: vec![replica(0, "n"), remote],
+            local: LegFacts { partition: Some(partition), ledger: Some(ledger), ..LegFacts::default() },
+            array: Some(array),
+            connections: vec![connection],
+            held: BTreeSet::new(),
+            memory: Memory { epoch: 2, assembled: true, ..Memory::default() },
+        }
+    }
+
+    fn term(&mut self) -> &mut Term {
+        self.attachment.status.as_mut().unwrap().term.as_mut().unwrap()
+    }
+
+    fn hold(&mut self) {
+        self.connections[0].state = ControllerState::Connecting;
+        self.held.insert(nqn(2));
+    }
+
+    fn look<T>(&self, look: impl FnOnce(&View<'_>) -> T) -> T {
+        let local = |r: &MeshReplica| (r.spec.node == "n").then_some(&self.local);
+        let legs: Vec<_> = self.replicas.iter().map(|replica| Leg { replica, local: local(replica) }).collect();
+        let params = Params {
+            size: 1 << 20,
+            slots: 2,
+            filesystem: Some("xfs"),
+            min_in_sync: 1,
+            io_queues: 2,
+            queue_size: 64,
+            keep_alive: 2,
+            write_mostly: true,
+            uuid: Uuid::nil(),
+        };
+        look(&View {
+            me: "n",
+            incarnation: "me",
+            attachment: &self.attachment,
+            params: Some(&params),
+            legs: &legs,
+            array: self.array.as_ref(),
+            connections: &self.connections,
+            held: &self.held,
+            overdue: false,
+            memory: &self.memory,
+            now: &Time(jiff::Timestamp::UNIX_EPOCH),
+        })
+    }
+
+    fn plan(&self) -> Step {
+        self.look(plan)
+    }
+
+    /// The plan, once what is to be reported was reported.
+    fn quiet(&mut self) -> Step {
+        match self.plan() {
+            Step::Report(status) => {
+                self.attachment.status = Some(*status);
+                self.plan()
+            }
+            step => step,
+        }
+    }
+}
+
+#[test]
+fn step_7_claimed_when_all_of_s_is_reached_and_nothing_runs_here() {
+    // I2: the claim is for one assembly; what runs before it is of an older epoch.
+    let mut bed = Bed::new();
+    bed.term().phase = TermPhase::Started;
+    bed.memory.assembled = false;
+    assert!(matches!(bed.plan(), Step::StopArray { .. }));
+    bed.array = None;
+    assert_eq!(bed.plan(), Step::Claim);
+    bed.local.ledger.as_mut().unwrap().local_epoch = 1;
+    assert!(matches!(bed.plan(), Step::Report(_)), "the local leg is not ours yet");
+    bed.connections.clear();
+    assert!(matches!(bed.plan(), Step::Connect { leg, .. } if leg == "v-1"));
+}
+
+#[test]
+fn step_8_assembled_from_exactly_s_and_created_only_before_initialised() {
+    // I6: S and nothing else is the start.
+    let mut bed = Bed::new();
+    bed.array = None;
+    bed.memory.assembled = false;
+    let Step::Assemble(spec) = bed.plan() else { panic!("{}", bed.plan()) };
+    let devices: Vec<_> = spec.members.iter().map(|m| (m.device.to_str().unwrap(), m.write_mostly)).collect();
+    assert_eq!(devices, [("/dev/p1", false), ("/dev/nvme0n1", true)]);
+    bed.term().in_sync = vec!["v-0".to_owned()];
+    let Step::Assemble(spec) = bed.plan() else { panic!() };
+    assert_eq!(spec.members.len(), 1);
+    bed.term().initialised = false;
+    assert!(matches!(bed.plan(), Step::Create(_)));
+}
+
+#[test]
+fn rule_4_an_array_that_is_gone_ends_its_epoch() {
+    // I2: one assembly, one epoch; and what another process claimed is adopted only where it runs.
+    let mut bed = Bed::new();
+    bed.array = None;
+    bed.connections.clear();
+    assert_eq!(bed.plan(), Step::RecordEnded { reason: EndedReason::ArrayGone });
+    let mut other = Bed::new();
+    other.term().writer.as_mut().unwrap().incarnation = "other".to_owned();
+    assert_eq!(other.plan(), Step::Adopt);
+    other.local.ledger.as_mut().unwrap().local_epoch = 1;
+    assert!(matches!(other.plan(), Step::StopArray { .. }), "members of two epochs");
+    other.array = None;
+    other.connections.clear();
+    assert_eq!(other.plan(), Step::RecordEnded { reason: EndedReason::ArrayGone });
+}
+
+#[test]
+fn step_9_record_then_disconnect_then_remove() {
+    // I1: the order of rule 5.
+    let mut bed = Bed::new();
+    bed.hold();
+    assert!(matches!(bed.plan(), Step::RecordLoss { leg, .. } if leg == "v-1"));
+    bed.term().in_sync = vec!["v-0".to_owned()];
+    assert_eq!(bed.plan(), Step::Disconnect { nqn: nqn(2) });
+    bed.connections.clear();
+    bed.held.clear();
+    let gone = &mut bed.array.as_mut().unwrap().members[1];
+    (gone.faulty, gone.in_sync) = (true, false);
+    assert!(matches!(bed.plan(), Step::RemoveMember { name, .. } if name == "nvme0n1"), "by exclusion");
+}
+
+#[test]
+fn step_9_a_loss_is_recorded_while_a_slow_step_waits_for_it() {
+    // I1: nothing that hangs keeps the loss from being recorded.
+    let mut bed = Bed::new();
+    bed.attachment.spec.node = None;
+    bed.memory.slow = Some("unmount".to_owned());
+    bed.hold();
+    assert!(matches!(bed.plan(), Step::RecordLoss { .. }));
+}
+
+#[test]
+fn an_unknown_outcome_is_settled_first() {
+    // I1: no other write of the record is outstanding when a leg goes.
+    let mut bed = Bed::new();
+    bed.term().in_sync = vec!["v-0".to_owned()];
+    bed.hold();
+    bed.memory.unsettled = true;
+    assert_eq!(bed.plan(), Step::Settle);
+}
+
+#[test]
+fn the_last_leg_stays() {
+    // I1: never to empty, and never the last that MD counts.
+    let mut bed = Bed::new();
+    bed.term().in_sync = vec!["v-1".to_owned()];
+    bed.array.as_mut().unwrap().members.remove(0);
+    bed.attachment.spec.node = Some("n".to_owned());
+    bed.hold();
+    for _ in 0..3 {
+        let step = bed.quiet();
+        assert!(!matches!(step, Step::RecordLoss { .. } | Step::Disconnect { .. }), "{step}");
+    }
+    let wrong = Step::RecordLoss { leg: "v-1".to_owned(), why: "test" };
+    assert!(matches!(bed.look(|v| record::next(v, &wrong)), Err(RecordError::BadSet { .. })));
+}
+
+#[test]
+fn members_that_cannot_be_told_apart_lose_nobody() {
+    // I1: a leg whose device is not seen is not lost as long as a working member may be its.
+    let mut bed = Bed::new();
+    bed.local = LegFacts::default();
+    bed.array.as_mut().unwrap().degraded = 1;
+    assert!(!matches!(bed.quiet(), Step::RecordLoss { .. }));
+    bed.memory.names.insert("p1".to_owned(), "v-0".to_owned());
+    bed.array.as_mut().unwrap().members[0].faulty = true;
+    assert!(matches!(bed.quiet(), Step::RecordLoss { leg, .. } if leg == "v-0"));
+}
+
+#[test]
+fn a_superseded_consumer_never_releases_its_paths() {
+    // I2: held writes of an epoch that is over stay held while an array is there.
+    for node in ["m", "n"] {
+        let mut bed = Bed::new();
+        bed.term().node = node.to_owned();
+        bed.term().epoch = 3;
+        bed.term().phase = TermPhase::Revoking;
+        bed.hold();
+        bed.array.as_mut().unwrap().mounts = vec!["/mnt/v".into()];
+        assert!(matches!(bed.plan(), Step::Unmount { .. }));
+        bed.array.as_mut().unwrap().mounts.clear();
+        assert!(matches!(bed.plan(), Step::StopArray { .. }));
+        bed.memory.slow = Some("stop".to_owned());
+        assert!(matches!(bed.plan(), Step::Report(_) | Step::Settled));
+    }
+}
+
+#[test]
+fn step_10_a_leg_comes_back_by_a_full_rebuild_under_a_grant_of_its_own() {
+    // I6: erase, add, and S only when MD says so.
+    let mut bed = Bed::new();
+    bed.term().in_sync = vec!["v-0".to_owned()];
+    let array = bed.array.as_mut().unwrap();
+    (array.degraded, _) = (1, array.members.pop());
+    let Step::ZeroSuperblock { key, .. } = bed.quiet() else { panic!("{}", bed.plan()) };
+    bed.memory.erased.insert(key);
+    assert!(matches!(bed.plan(), Step::AddMember { leg, .. } if leg == "v-1"));
+    let mut back = member("nvme0n1");
+    back.in_sync = false;
+    bed.array.as_mut().unwrap().members.push(back);
+    assert_eq!(bed.quiet(), Step::Settled);
+    bed.array.as_mut().unwrap().members[1].in_sync = true;
+    assert_eq!(bed.quiet(), Step::RecordInSync { leg: "v-1".to_owned() });
+}
+
+#[test]
+fn rule_9_a_burnt_export_is_not_connected_again_but_disowned() {
+    // I1: the target puts a barrier between two connections.
+    let mut bed = Bed::new();
+    bed.term().in_sync = vec!["v-0".to_owned()];
+    bed.connections.clear();
+    let array = bed.array.as_mut().unwrap();
+    (array.degraded, _) = (1, array.members.pop());
+    bed.memory.burnt.insert(nqn(2));
+    let Step::Report(status) = bed.plan() else { panic!("{}", bed.plan()) };
+    assert!(disowned(&status, "v-1", 2) && !disowned(&status, "v-0", 2) && !disowned(&status, "v-1", 3));
+    bed.attachment.status = Some(*status);
+    assert_eq!(bed.plan(), Step::Settled);
+    bed.replicas[1].status = None;
+    let Step::Report(status) = bed.plan() else { panic!() };
+    assert!(!disowned(&status, "v-1", 2), "the target may open the next grant");
+}
+
+#[test]
+fn step_8_until_initialised_only_a_blank_device_gets_a_filesystem() {
+    // I5: what an earlier try left is wiped first.
+    let mut bed = Bed::new();
+    bed.term().initialised = false;
+    assert!(matches!(bed.plan(), Step::Wipe { .. }), "adopted: nobody knows what is there");
+    bed.memory.wiped = true;
+    assert!(matches!(bed.plan(), Step::Probe { .. }));
+    bed.memory.content = Some(crate::host::Content::Filesystem("xfs".to_owned()));
+    assert!(matches!(bed.plan(), Step::Wipe { .. }));
+    bed.memory.content = Some(crate::host::Content::Blank);
+    assert!(matches!(bed.plan(), Step::Mkfs { .. }));
+    bed.memory.made = true;
+    assert_eq!(bed.plan(), Step::RecordInitialised);
+}
+
+#[test]
+fn step_11_detach_in_order() {
+    // I4: unmount, stop, disconnect, record; then nothing.
+    let mut bed = Bed::new();
+    bed.attachment.spec.node = None;
+    bed.array.as_mut().unwrap().mounts = vec!["/mnt/v".into()];
+    assert!(matches!(bed.plan(), Step::Unmount { .. }));
+    bed.array.as_mut().unwrap().mounts.clear();
+    assert!(matches!(bed.plan(), Step::StopArray { .. }));
+    bed.array = None;
+    assert!(matches!(bed.plan(), Step::Disconnect { .. }));
+    bed.connections.clear();
+    let step = bed.plan();
+    assert_eq!(step, Step::RecordEnded { reason: EndedReason::Detached });
+    bed.attachment.status = bed.look(|v| record::next(v, &step)).unwrap();
+    assert_eq!(bed.plan(), Step::Settled);
+}
+
+#[test]
+fn what_is_reported_stays() {
+    // I4, I7: an attached volume asks for nothing, and is Ready.
+    let mut bed = Bed::new();
+    assert_eq!(bed.quiet(), Step::Settled);
+    let conditions = bed.attachment.status.unwrap().conditions;
+    assert!(conditions::is_true(&conditions, conditions::READY));
+}

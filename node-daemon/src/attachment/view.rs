@@ -241,7 +241,10 @@ impl<'a> View<'a> {
                 || self.connections_of(leg).filter_map(|c| c.device.as_deref()).any(named)
         };
         let remembered = || self.memory.names.get(&member.name);
-        self.legs.iter().find(bears).or_else(|| self.legs.iter().find(|l| Some(l.name()) == remembered().map(String::as_str)))
+        self.legs
+            .iter()
+            .find(bears)
+            .or_else(|| self.legs.iter().find(|l| Some(l.name()) == remembered().map(String::as_str)))
     }
 
     /// The leg's member; one that works before one that failed.

@@ -269,9 +269,7 @@ impl AttachmentWorker {
         let task = tokio::spawn(async move {
             let result = task.await;
             wake.notify_one();
-            result.unwrap_or_else(|e| {
-                Err(HostError::Failed { action: "run a step".to_owned(), cause: e.to_string() })
-            })
+            result.unwrap_or_else(|e| Err(HostError::Failed { action: "run a step".to_owned(), cause: e.to_string() }))
         });
         self.slow = Some(Slow { step, task });
         Ok(Turn::Settled { tick })
@@ -342,10 +340,13 @@ impl AttachmentWorker {
         self.slow.is_some()
     }
 
-    /// Waits for the slow step, for tests.
-    pub async fn rest_of_slow(&mut self) {
-        while self.slow.as_ref().is_some_and(|s| !s.task.is_finished()) {
-            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
-        }
+    /// Whether the running slow step has ended.
+    pub fn done(&self) -> bool {
+        self.slow.as_ref().is_some_and(|s| s.task.is_finished())
+    }
+
+    /// Whether a step waits for its next try.
+    pub fn resting(&self) -> bool {
+        self.resting.as_ref().is_some_and(|r| Instant::now() < r.until)
     }
 }

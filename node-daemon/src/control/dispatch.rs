@@ -111,7 +111,11 @@ impl Dispatch {
                     Some(change) => self.changed(&change),
                     None => return,
                 },
-                Some(ended) = self.workers.join_next() => self.ended(ended),
+                Some(ended) = self.workers.join_next() => match ended {
+                    Ok(key) => self.ended(key),
+                    // The process starts again rather than go on with a volume that nobody serves.
+                    Err(error) => return tracing::error!(%error, "a worker died"),
+                },
                 _ = sweep.tick() => self.sweep().await,
             }
         }
@@ -162,10 +166,15 @@ impl Dispatch {
         });
     }
 
-    fn ended(&mut self, ended: Result<Key, tokio::task::JoinError>) {
-        match ended {
-            Ok(key) => drop(self.bells.remove(&key)),
-            Err(error) => tracing::error!(%error, "a worker died"),
+    /// A worker whose object was gone. One of the same name may be there again.
+    fn ended(&mut self, key: Key) {
+        self.bells.remove(&key);
+        let again = match &key {
+            Key::Leg(name) => self.ctx.cluster.replica(name).is_some_and(|r| r.spec.node == self.ctx.node),
+            Key::Attachment(name) => self.ctx.cluster.attachment(name).is_some(),
+        };
+        if again {
+            self.wake(key, true);
         }
     }
 
@@ -252,7 +261,8 @@ pub async fn caches(client: &Client) -> Result<(Caches, mpsc::Receiver<Change>),
     watch(client, a, sender.clone(), attachment);
     watch(client, r, sender.clone(), replica);
     watch(client, v, sender, volume);
-    let filled = [attachments.wait_until_ready().await, replicas.wait_until_ready().await, volumes.wait_until_ready().await];
+    let filled =
+        [attachments.wait_until_ready().await, replicas.wait_until_ready().await, volumes.wait_until_ready().await];
     futures::stream::iter(filled).try_collect::<Vec<()>>().await?;
     Ok((Caches { attachments, replicas, volumes }, changes))
 }

@@ -15,6 +15,8 @@ pub enum Found {
     Done,
     /// What the device holds.
     Content(Content),
+    /// The array was made; true where none of its members ever was of an array, so that all of them are zeros.
+    Created(bool),
 }
 
 /// Does the step on the host. Steps that write the record have no effect here.
@@ -24,7 +26,7 @@ pub enum Found {
 pub fn perform(host: &dyn Host, step: &Step) -> Result<Found, HostError> {
     match step {
         Step::Connect { spec, .. } => host.connect(spec)?,
-        Step::Create(spec) => create(host, spec)?,
+        Step::Create(spec) => return create(host, spec).map(Found::Created),
         Step::Assemble(spec) => assemble(host, spec)?,
         Step::Probe { device } => return host.content(device).map(Found::Content),
         Step::Wipe { device } => host.wipe(device)?,
@@ -49,16 +51,19 @@ pub fn perform(host: &dyn Host, step: &Step) -> Result<Found, HostError> {
     Ok(Found::Done)
 }
 
-/// Before `initialised` nothing was acknowledged to anybody: what an earlier try left is erased.
-fn create(host: &dyn Host, spec: &ArraySpec) -> Result<(), HostError> {
+/// Before `initialised` nothing was acknowledged to anybody: what an earlier try left is made anew. Its superblocks are
+/// not erased before that, for they alone tell that the legs are zeros no more.
+fn create(host: &dyn Host, spec: &ArraySpec) -> Result<bool, HostError> {
+    let mut fresh = true;
     for member in &spec.members {
         match host.examine(&member.device)? {
             Some(found) if found.uuid != spec.uuid => return Err(foreign(&member.device, &found.uuid.to_string())),
-            Some(_) => host.zero_superblock(&member.device)?,
+            Some(_) => fresh = false,
             None => {}
         }
     }
-    host.create_array(spec)
+    host.create_array(spec)?;
+    Ok(fresh)
 }
 
 /// Every member must carry the array's UUID; nothing is touched where one does not.
@@ -84,9 +89,8 @@ fn foreign(device: &Path, found: &str) -> HostError {
 pub fn remember(memory: &mut Memory, step: &Step, found: Found) {
     match (step, found) {
         (Step::Probe { .. }, Found::Content(content)) => memory.content = Some(content),
-        (Step::Create(_), _) => {
-            // Only the first epoch starts from legs that were all proved blank.
-            memory.fresh = memory.epoch == 1;
+        (Step::Create(_), Found::Created(fresh)) => {
+            memory.fresh = fresh;
             memory.assembled = true;
             memory.content = None;
         }

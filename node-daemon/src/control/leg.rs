@@ -11,8 +11,8 @@ use super::context::{Context, Turn, newest};
 use super::error::{ClusterError, TurnError, reason};
 use crate::attachment::disowned;
 use crate::host::{HostError, LegFacts, LegRef};
-use crate::leg::{self, LegStep, Memory, Record, View};
 use crate::ids;
+use crate::leg::{self, LegStep, Memory, Record, View};
 
 /// Serves one leg of this node.
 pub struct LegWorker {
@@ -60,7 +60,11 @@ impl LegWorker {
         }
         let span = tracing::info_span!("leg", node = %self.ctx.node, volume = %replica.spec.volume,
             leg = %self.name, epoch = replica.spec.epoch);
-        span.in_scope(|| if step != LegStep::Settled { tracing::info!(%step) });
+        span.in_scope(|| {
+            if step != LegStep::Settled {
+                tracing::info!(%step)
+            }
+        });
         self.act(replica, step).await
     }
 
@@ -131,7 +135,9 @@ impl LegWorker {
             LegStep::Export { entry, spec } => {
                 // In the ledger as spent before it is open; an error that left nothing behind may be tried again.
                 self.memory.unserved = Some(entry.spent_grant);
-                self.ctx.blocking(move |host| host.write_ledger(&leg, &entry).and_then(|()| host.export(&leg, &spec))).await?;
+                self.ctx
+                    .blocking(move |host| host.write_ledger(&leg, &entry).and_then(|()| host.export(&leg, &spec)))
+                    .await?;
                 self.memory.unserved = None;
             }
             LegStep::DeletePartition => {
@@ -159,9 +165,8 @@ impl LegWorker {
     async fn zero(&mut self, replica: &MeshReplica, leg: &LegRef) -> Result<(), TurnError> {
         let done = Arc::new(AtomicU8::new(0));
         let (host, leg, count) = (Arc::clone(&self.ctx.host), leg.clone(), Arc::clone(&done));
-        let mut task = tokio::task::spawn_blocking(move || {
-            host.zero(&leg, &|percent| count.store(percent, Ordering::Relaxed))
-        });
+        let mut task =
+            tokio::task::spawn_blocking(move || host.zero(&leg, &|percent| count.store(percent, Ordering::Relaxed)));
         let mut object = replica.clone();
         loop {
             let status = leg::progress(&object, done.load(Ordering::Relaxed), &now());

@@ -94,8 +94,7 @@ impl<'a> Bench<'a> {
 
     fn connect(&self, export: &ExportFacts) -> Result<PathBuf, String> {
         let (address, port) = export.listening.clone().ok_or("the export does not listen")?;
-        let spec =
-            ConnectSpec { nqn: export.nqn.clone(), address, port, io_queues: 2, queue_size: 64, keep_alive: 2 };
+        let spec = ConnectSpec { nqn: export.nqn.clone(), address, port, io_queues: 2, queue_size: 64, keep_alive: 2 };
         said(self.host.connect(&spec))?;
         said(self.host.connect(&spec))?;
         let live = || -> Option<PathBuf> {
@@ -145,7 +144,13 @@ fn partition(bench: &Bench<'_>) -> Check {
     said(bench.host.create_partition(&leg, bench.env.leg_bytes, "conformance"))?;
     must(said(bench.host.leg(&leg))?.partition == Some(first), "a second making changed it")?;
     must(said(bench.host.legs())?.contains(&leg), "it is not among the legs")?;
-    let entry = LedgerEntry { epoch: 3, spent_grant: 2, spent_boot: bench.boot.clone(), zeroed: true, ..LedgerEntry::default() };
+    let entry = LedgerEntry {
+        epoch: 3,
+        spent_grant: 2,
+        spent_boot: bench.boot.clone(),
+        zeroed: true,
+        ..LedgerEntry::default()
+    };
     said(bench.host.write_ledger(&leg, &entry))?;
     must(said(bench.host.leg(&leg))?.ledger == Some(entry.clone()), "the ledger says something else")?;
     let next = LedgerEntry { epoch: 4, local_epoch: 4, ..entry };

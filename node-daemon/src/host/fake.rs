@@ -87,6 +87,11 @@ impl FakeFabric {
         self.world().acked.get(&array).copied().unwrap_or(0)
     }
 
+    /// How many writes a leg holds.
+    pub fn stamp(&self, node: &str, leg: Uuid) -> Option<u64> {
+        self.world().leg_bytes(node, leg).map(|b| b.stamp)
+    }
+
     /// How many subsystems were ever made: to see that nothing is done twice.
     pub fn exports_made(&self) -> u64 {
         self.world().exports_made

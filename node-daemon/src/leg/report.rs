@@ -84,10 +84,9 @@ fn shown(epoch: i64, grant: i64, export: &ExportFacts) -> Option<Export> {
 fn wants(view: &View<'_>) -> Vec<Want> {
     match obstacle(view) {
         None => vec![Want::new(c::READY, true, c::REASON_OK, "prepared, and open to whom it was granted")],
-        Some((reason, message)) => vec![
-            Want::new(c::READY, false, reason, message.clone()),
-            Want::new(c::RECONCILING, true, reason, message),
-        ],
+        Some((reason, message)) => {
+            vec![Want::new(c::READY, false, reason, message.clone()), Want::new(c::RECONCILING, true, reason, message)]
+        }
     }
 }
 
@@ -96,11 +95,17 @@ fn obstacle(view: &View<'_>) -> Option<(&'static str, String)> {
     let spec = view.spec();
     if view.deleting() {
         let holder = view.facts.held_by.as_ref().map(|d| format!("; {} holds it", d.display())).unwrap_or_default();
-        return Some((c::REASON_DELETING, format!("waits until the record retires the leg and nobody uses it{holder}")));
+        return Some((
+            c::REASON_DELETING,
+            format!("waits until the record retires the leg and nobody uses it{holder}"),
+        ));
     }
     let size = view.facts.partition.as_ref().map_or(0, |p| p.size);
     if size < u64::try_from(spec.size_bytes).unwrap_or_default() {
-        return Some((c::REASON_NOT_IMPLEMENTED, format!("the partition has {size} bytes; growing it is not done yet")));
+        return Some((
+            c::REASON_NOT_IMPLEMENTED,
+            format!("the partition has {size} bytes; growing it is not done yet"),
+        ));
     }
     if !confirmed(view) {
         let why = match &view.facts.held_by {

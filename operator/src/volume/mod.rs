@@ -17,6 +17,13 @@ pub mod validate;
 pub mod verdict;
 pub mod world;
 
+#[cfg(test)]
+mod fixtures;
+#[cfg(test)]
+mod guard_tests;
+#[cfg(test)]
+mod status_tests;
+
 use crate::context::Context;
 use crate::error::{Class, Error};
 use kube::{ResourceExt as _, runtime::controller};

@@ -120,11 +120,24 @@ fn leg_state(world: &World, leg: &MeshReplica) -> LegState {
     }
 }
 
+/// Why it makes no sense to count copies, if it does not.
+fn no_copies_yet_or_no_more(world: &World) -> Option<(&'static str, &'static str)> {
+    let retired = world.term().is_some_and(|t| t.phase == TermPhase::Retired);
+    let made = !world.legs.is_empty() && world.legs.iter().all(prepared);
+    match world.term() {
+        _ if retired || (world.deleting() && world.legs.is_empty()) => {
+            Some((conditions::REASON_DELETING, "its legs are being wiped"))
+        }
+        None if !made => Some((conditions::REASON_PREPARING, "its legs are not made yet")),
+        _ => None,
+    }
+}
+
 fn degraded(world: &World, picture: &Picture) -> Want {
     let said = |status, reason, message: String| Want { type_: conditions::DEGRADED, status, reason, message };
     let of = format!("{} of {} copies are in sync", picture.copies, picture.wanted);
-    if world.term().is_none() && (world.legs.is_empty() || !world.legs.iter().all(prepared)) {
-        return said(None, conditions::REASON_PREPARING, "its legs are not made yet".to_owned());
+    if let Some((reason, message)) = no_copies_yet_or_no_more(world) {
+        return said(None, reason, message.to_owned());
     }
     match (picture.copies < picture.wanted, picture.blind) {
         (true, _) if picture.rebuilding => said(Some(true), conditions::REASON_REBUILDING, of),
@@ -141,8 +154,8 @@ fn resynced(world: &World, picture: &Picture) -> Want {
         reason,
         message: message.to_owned(),
     };
-    if world.term().is_none() && (world.legs.is_empty() || !world.legs.iter().all(prepared)) {
-        return said(None, conditions::REASON_PREPARING, "its legs are not made yet");
+    if let Some((reason, message)) = no_copies_yet_or_no_more(world) {
+        return said(None, reason, message);
     }
     if picture.blind {
         return said(None, conditions::REASON_CONSUMER_UNREACHABLE, "the consumer does not answer");

@@ -186,7 +186,10 @@ impl Sim {
         let mine = term.as_ref().is_some_and(|t| t.node == name);
         // Fenced: an array of an older epoch never sees its writes succeed; it goes.
         if array.as_ref().is_some_and(|a| !mine || term.as_ref().is_none_or(|t| t.epoch != a.epoch)) {
-            self.nodes.get_mut(name).unwrap().consumer.array = None;
+            // Its holders have to be killed first: that takes a while.
+            if self.seconds % 3 == 0 {
+                self.nodes.get_mut(name).unwrap().consumer.array = None;
+            }
             return;
         }
         let Some(term) = term.filter(|_| mine) else { return };
@@ -236,7 +239,10 @@ impl Sim {
             .collect();
         let Some(members) = paths else {
             // A leg of S that cannot be had within a while: the start fails and another epoch finds out who is there.
-            return if self.seconds % 20 == 0 { self.end(term.epoch, EndedReason::StartFailed) } else { () };
+            if self.seconds % 20 == 0 {
+                self.end(term.epoch, EndedReason::StartFailed);
+            }
+            return;
         };
         self.check();
         let incarnation = format!("{name}-{}", self.nodes[name].consumer.boots);

@@ -302,6 +302,12 @@ impl Sim {
             let writers: Vec<&String> =
                 self.nodes.iter().filter(|(n, _)| self.can_write(n, leg)).map(|(n, _)| n).collect();
             assert!(writers.len() <= 1, "I2: {leg} is written by {writers:?}\n{}", self.tail());
+            let below = self.legs[leg].status.as_ref().and_then(|s| s.revoked_below).unwrap_or(0);
+            for node in writers {
+                let epoch = self.nodes[node].consumer.array.as_ref().map_or(0, |a| a.epoch);
+                let tail = self.tail();
+                assert!(epoch >= below, "I2: {leg} confirmed {below}, {node} writes as {epoch}\n{tail}");
+            }
         }
         if let Some(term) = self.term().filter(|t| t.phase == TermPhase::Started) {
             for leg in &term.in_sync {

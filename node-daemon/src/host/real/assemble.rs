@@ -4,7 +4,7 @@ use super::super::{ArrayFacts, ArrayMember, ArraySpec, Result};
 use super::command::Tool;
 use super::direct::{Access, Direct};
 use super::error::{Doing, busy, conflict, failed, unless_gone};
-use super::md::{HOMEHOST, read_superblock};
+use super::md::{HOMEHOST, is_gone, read_superblock};
 use super::{RealHost, superblock, sysfs};
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
@@ -196,10 +196,13 @@ impl RealHost {
         let action = || format!("remove {name} from {}", array.display());
         let file = self.member_file(array, name, "state");
         let Some(state) = sysfs::read(&file) else { return Ok(()) };
-        let active = self.member_file(array, name, "slot");
-        let spare = sysfs::read(active).as_deref() == Some("none");
+        let spare = sysfs::read(self.member_file(array, name, "slot")).as_deref() == Some("none");
         if !state.split(',').any(|f| f == "faulty") && !spare {
-            return Err(busy(action(), "the kernel has not failed it"));
+            if !file.parent().is_some_and(is_gone) {
+                return Err(busy(action(), "the kernel has not failed it"));
+            }
+            // An idle array has not noticed. This store hangs over a path that hangs, but not over one that is gone.
+            sysfs::write(&file, "faulty").doing(action)?;
         }
         // EBUSY until the array's thread has taken the failed member out of its slot.
         let remove = || match unless_gone(sysfs::write(&file, "remove")) {
@@ -224,9 +227,11 @@ impl RealHost {
     pub(super) fn join_member(&self, array: &Path, member: &ArrayMember) -> Result<()> {
         let action = || format!("add {} to {}", member.device.display(), array.display());
         let name = kernel_name(&member.device).ok_or_else(|| failed(action(), "no such device"))?;
-        if let Some(state) = sysfs::read(self.member_file(array, &name, "state")) {
-            return match state.split(',').any(|f| f == "faulty") {
-                true => Err(busy(action(), "it is there and faulty: remove it first")),
+        let file = self.member_file(array, &name, "state");
+        if let Some(state) = sysfs::read(&file) {
+            // The same name is not the same device: a member that is gone keeps its name until it is removed.
+            return match state.split(',').any(|f| f == "faulty") || file.parent().is_some_and(is_gone) {
+                true => Err(busy(action(), "a failed member has its name: remove that first")),
                 false => Ok(()),
             };
         }

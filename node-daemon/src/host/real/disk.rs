@@ -122,7 +122,7 @@ pub(super) fn kernel_partition(
         p.number == number
             && p.first_byte == entry.first * sector
             && p.size == (entry.last - entry.first + 1) * sector
-            && p.device.exists()
+            && sysfs::is_node_of(&p.device, &sys.join("class/block").join(&p.name))
     })
 }
 

@@ -1,6 +1,7 @@
 //! The consumer's side of NVMe/TCP: `/dev/nvme-fabrics` and sysfs.
 
 use super::super::{ConnectSpec, ConnectionFacts, ControllerState, Result};
+use super::direct::{Access, Direct};
 use super::error::{Doing, failed, unless_gone};
 use super::{RealHost, sysfs};
 use meshstor_crds::naming::EXPORT_NQN_PREFIX;
@@ -68,7 +69,7 @@ impl RealHost {
                 let hidden = sysfs::read(block.join("hidden")).as_deref() == Some("1");
                 let size: u64 = sysfs::number(block.join("size"))?;
                 let node = sysfs::device_node(&self.config.dev, &block)?;
-                (size > 0 && !hidden && node.exists()).then_some(node)
+                (size > 0 && !hidden && sysfs::is_node_of(&node, &block)).then_some(node)
             })
         })
     }
@@ -83,7 +84,11 @@ impl RealHost {
             Some(_) => {}
             None => self.new_controller(spec).doing(action)?,
         }
-        let device = || self.all_connections().into_iter().find(found)?.device;
+        // The kernel shows a device and its node a moment before it can be opened (ENXIO).
+        let device = || {
+            let node = self.all_connections().into_iter().find(found)?.device?;
+            Direct::open(&node, Access::Read).ok()
+        };
         if sysfs::wait_for(DEVICE, device).is_some() {
             return Ok(());
         }

@@ -62,6 +62,20 @@ fn two_guests() {
     }
 }
 
+#[test]
+#[ignore = "needs the lab: runs inside one guest"]
+fn conformance_suite() {
+    let env = conformance::Env {
+        address: STORE.into(),
+        leg_bytes: CAPACITY + 8 * MIB,
+        nudge: Box::new(|| std::thread::sleep(Duration::from_millis(20))),
+    };
+    let host = host();
+    host.node().unwrap();
+    let failed = conformance::run(&host, &env, &mut |line| say(line));
+    assert_eq!(failed, 0);
+}
+
 fn ready_leg(host: &RealHost, leg: &LegRef) -> PartitionFacts {
     host.create_partition(leg, CAPACITY + 8 * MIB, "meshstor v-0").unwrap();
     host.create_partition(leg, CAPACITY + 8 * MIB, "meshstor v-0").unwrap();
@@ -347,9 +361,7 @@ fn write_block(n: u64) {
 
 /// I1: nothing is acknowledged from the fence until the leg is let go.
 fn lose_and_return(host: &RealHost, md: &Path, remote: &Path) {
-    for n in 0..20 {
-        write_block(n);
-    }
+    (0..20).for_each(write_block);
     // A writer that flushes each block; the highest block that it was told is durable.
     let done = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
     let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));

@@ -2,6 +2,9 @@
 //!
 //! Which arrays are ours is noted in `/run/meshstor/arrays/<uuid>` (the kernel name) before one is made or assembled. An
 //! array without a note (the notes were lost) is ours if a member on one of our drives says so in its superblock.
+//!
+//! MD learns that a member's device is gone from the next I/O that fails, so an idle array says `in_sync` of it for as
+//! long as you like. Such a member is reported as what it is: faulty, and its slot as degraded.
 
 use super::super::{ArrayFacts, MemberFacts, Result, SuperFacts};
 use super::direct::{Access, Direct};
@@ -19,6 +22,11 @@ pub(super) const HOMEHOST: &str = "meshstor";
 pub(super) fn read_superblock(device: &Path) -> std::io::Result<Option<Superblock>> {
     let bytes = Direct::open(device, Access::Read)?.read(superblock::OFFSET, superblock::BYTES)?;
     Ok(superblock::decode(&bytes))
+}
+
+/// Whether the device of the member with this directory is gone: its link leads nowhere.
+pub(super) fn is_gone(member: &Path) -> bool {
+    member.exists() && std::fs::canonicalize(member.join("block")).is_err()
 }
 
 impl RealHost {
@@ -50,7 +58,7 @@ impl RealHost {
         let block = self.config.sys.join("block").join(name);
         let md = block.join("md");
         let state = sysfs::read(md.join("array_state"))?;
-        let members = self.members(&md);
+        let (members, gone) = self.members(&md);
         if state == "clear" && members.is_empty() {
             return None;
         }
@@ -61,7 +69,7 @@ impl RealHost {
             running: mdstate::is_running(&state),
             // While a reshape runs: `4 (2)`.
             slots: sysfs::read(md.join("raid_disks"))?.split(' ').next()?.parse().ok()?,
-            degraded: sysfs::number(md.join("degraded")).unwrap_or(0),
+            degraded: sysfs::number(md.join("degraded")).unwrap_or(0) + gone,
             members,
             sync: mdstate::sync(
                 &sysfs::read(md.join("sync_action")).unwrap_or_default(),
@@ -72,17 +80,24 @@ impl RealHost {
         })
     }
 
-    fn members(&self, md: &Path) -> Vec<MemberFacts> {
-        let names = sysfs::names(md).into_iter();
-        names
-            .filter_map(|dir| {
-                let name = dir.strip_prefix("dev-")?.to_owned();
-                let dir = md.join(dir);
-                let state = sysfs::read(dir.join("state")).unwrap_or_default();
-                let slot = sysfs::read(dir.join("slot"));
-                Some(mdstate::member(&name, &state, slot.as_deref(), sysfs::number(dir.join("latency_ewma_ns"))))
-            })
-            .collect()
+    /// Members, and how many of them MD still takes for in sync although their device is gone.
+    fn members(&self, md: &Path) -> (Vec<MemberFacts>, u32) {
+        let mut unnoticed = 0;
+        let mut members = vec![];
+        for dir in sysfs::names(md) {
+            let Some(name) = dir.strip_prefix("dev-") else { continue };
+            let dir = md.join(&dir);
+            let state = sysfs::read(dir.join("state")).unwrap_or_default();
+            let slot = sysfs::read(dir.join("slot"));
+            let mut member = mdstate::member(name, &state, slot.as_deref(), sysfs::number(dir.join("latency_ewma_ns")));
+            if !member.faulty && is_gone(&dir) {
+                unnoticed += u32::from(member.in_sync);
+                member.faulty = true;
+                member.in_sync = false;
+            }
+            members.push(member);
+        }
+        (members, unnoticed)
     }
 
     /// The array's UUID if it is ours. An array that does not run has no UUID in sysfs; there the note speaks.

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -37,6 +38,13 @@ pub(super) fn device_node(dev: &Path, block: &Path) -> Option<PathBuf> {
     let uevent = read(block.join("uevent"))?;
     let name = uevent.lines().find_map(|l| l.strip_prefix("DEVNAME="))?;
     Some(dev.join(name))
+}
+
+/// Whether a device node is that of this device and not of an earlier one with the same name.
+pub(super) fn is_node_of(node: &Path, block: &Path) -> bool {
+    let Ok(found) = fs::metadata(node) else { return false };
+    let number = found.rdev();
+    read(block.join("dev")) == Some(format!("{}:{}", rustix::fs::major(number), rustix::fs::minor(number)))
 }
 
 // Calls of `Host` block the thread of their volume by contract: there is no runtime to sleep in.
