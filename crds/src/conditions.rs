@@ -18,6 +18,8 @@ pub const RESYNCED: &str = "Resynced";
 pub const REASON_OK: &str = "AsWanted";
 /// The spec asks for what nothing realises yet.
 pub const REASON_NOT_IMPLEMENTED: &str = "NotImplemented";
+/// The spec or its policy contradicts itself.
+pub const REASON_INVALID: &str = "Invalid";
 /// No node or drive passes the placement filters.
 pub const REASON_UNSCHEDULABLE: &str = "Unschedulable";
 /// A named object does not exist.

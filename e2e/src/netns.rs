@@ -97,6 +97,10 @@ pub fn is_linked() -> bool {
 
 /// Makes the tap of one guest on the bridge.
 pub fn add_tap(name: &str) -> Result<()> {
+    // One that an earlier lab of this process left.
+    if ip(&["link", "show", name]).is_ok() {
+        ip(&["link", "delete", name])?;
+    }
     ip(&["tuntap", "add", name, "mode", "tap"])?;
     ip(&["link", "set", name, "master", "ms0", "up"])
 }

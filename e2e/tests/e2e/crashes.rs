@@ -5,7 +5,7 @@ use meshstor_e2e::lab::Lab;
 use meshstor_e2e::load::Load;
 use meshstor_e2e::say;
 use meshstor_e2e::volume::Volume;
-use meshstor_e2e::wait::{Look, secs, wait_for};
+use meshstor_e2e::wait::{secs, wait_for, when};
 use serde_json::{Value, json};
 
 use crate::Test;
@@ -57,7 +57,8 @@ fn attach_with_crashes(lab: &mut Lab, name: &str, victim: Victim) -> Result<()> 
         let volume = Volume::named(lab, name);
         let before = epoch(&volume)?;
         volume.want_on(&consumer, true)?;
-        fired += i32::from(kill_at(lab, name, victim, &consumer, &target, point, before)?);
+        let status = kill_at(lab, name, victim, &consumer, &target, point, before)?;
+        fired += i32::from(!status["array"]["mountPath"].is_string());
         let volume = Volume::named(lab, name);
         let path = volume.wait_attached(&consumer, true)?;
         load.verify(lab, &consumer, &consumer, &path)
@@ -78,19 +79,22 @@ fn detach_with_crashes(lab: &mut Lab, name: &str, victim: Victim) -> Result<()> 
     let load = Load::new(name, 1024);
     let volume = Volume::create(lab, name, &json!({ "capacity": "64Mi", "replicaCount": 2, "filesystem": "ext4" }))?;
     let [consumer, target] = two(&volume)?;
+    let mut fired = 0;
     for point in DETACH {
         let volume = Volume::named(lab, name);
         let path = volume.attach(&consumer, true)?;
         load.write(lab, &consumer, &path, 40)?;
         let before = epoch(&volume)?;
         volume.want_nowhere()?;
-        kill_at(lab, name, victim, &consumer, &target, point, before - 1)?;
+        let status = kill_at(lab, name, victim, &consumer, &target, point, before - 1)?;
+        fired += i32::from(status["ended"]["epoch"] != status["term"]["epoch"]);
         let volume = Volume::named(lab, name);
         volume.wait_detached()?;
         let path = volume.attach(&target, true)?;
         load.verify(lab, &consumer, &target, &path)?;
         volume.detach()?;
     }
+    ensure!(fired >= 1, "every kill came after the end of the epoch: too late to prove anything");
     Volume::named(lab, name).delete()
 }
 
@@ -104,8 +108,8 @@ fn epoch(volume: &Volume<'_>) -> Result<i64> {
     Ok(volume.attachment()?["status"]["term"]["epoch"].as_i64().unwrap_or(0))
 }
 
-/// Kills the victim as soon as the point is reached in an epoch after `before`, sees that it is gone, and starts it again. Says
-/// whether the volume was not yet usable then.
+/// Kills the victim as soon as the point is reached in an epoch after `before`, sees that it is gone, and starts it again. Gives
+/// the attachment's status as it was then.
 fn kill_at(
     lab: &mut Lab,
     name: &str,
@@ -114,24 +118,28 @@ fn kill_at(
     target: &str,
     point: Point,
     before: i64,
-) -> Result<bool> {
+) -> Result<Value> {
     let (label, reached) = point;
-    let status = wait_for(&format!("{name} to be {label}"), secs(60), || {
+    wait_for(&format!("{name} to be {label}"), secs(60), || {
         let status = Volume::named(lab, name).attachment()?["status"].clone();
         let due = label == "wanted" || (status["term"]["epoch"].as_i64().unwrap_or(0) > before && reached(&status));
-        Ok(if due { Look::Done(status) } else { Look::NotYet(status["term"].to_string()) })
+        Ok(when(due, status["term"].to_string()))
     })?;
     match victim {
         Victim::Operator => lab.kill_operator()?,
         Victim::Consumer => lab.guest_mut(consumer)?.kill_daemon()?,
         Victim::Target => lab.guest_mut(target)?.kill_daemon()?,
     }
-    let usable = Volume::named(lab, name).attachment()?["status"]["array"]["mountPath"].is_string();
-    say!("killed {victim:?} when {name} was {label} ({}), usable: {usable}", status["term"]["phase"]);
+    let status = Volume::named(lab, name).attachment()?["status"].clone();
+    say!(
+        "killed {victim:?} when {name} was {label}: {}, mounted {}",
+        status["term"]["phase"],
+        status["array"]["mountPath"]
+    );
     match victim {
         Victim::Operator => lab.start_operator()?,
         Victim::Consumer => lab.start_daemon(consumer)?,
         Victim::Target => lab.start_daemon(target)?,
     }
-    Ok(!usable)
+    Ok(status)
 }

@@ -4,8 +4,6 @@ use super::world::World;
 use crate::policy;
 use meshstor_crds::{Bitmap, MIB, MeshVolumeSpec, ReplicaSetPolicySpec, ResolvedPolicy, conditions, quantity};
 
-/// The spec or the policy contradicts itself.
-pub const REASON_INVALID: &str = "Invalid";
 /// What a partition has over the capacity: MD metadata and headroom (`docs/explanation/protocol.md`, 1).
 pub const HEADROOM: u64 = 8 * MIB;
 
@@ -46,14 +44,14 @@ pub fn validate(world: &World) -> Result<Settled, Refusal> {
     if spec.stripe_width > 1 {
         return Err(not_implemented(format!("spec.stripeWidth={}: only 1 is", spec.stripe_width)));
     }
-    let capacity = quantity::bytes(&spec.capacity).map_err(|e| Refusal::new(REASON_INVALID, e.to_string()))?;
+    let capacity = quantity::bytes(&spec.capacity).map_err(|e| Refusal::new(conditions::REASON_INVALID, e.to_string()))?;
     let size = capacity.saturating_add(HEADROOM);
     unchanged(world, spec, size)?;
     let frozen = world.volume.status.as_ref().and_then(|s| s.resolved.clone());
     let resolved = frozen.map_or_else(|| resolve(world, spec), Ok)?;
     if resolved.min_in_sync > spec.replica_count {
         let (min, count) = (resolved.min_in_sync, spec.replica_count);
-        return Err(Refusal::new(REASON_INVALID, format!("minInSync={min} is more than spec.replicaCount={count}")));
+        return Err(Refusal::new(conditions::REASON_INVALID, format!("minInSync={min} is more than spec.replicaCount={count}")));
     }
     Ok(Settled { resolved, size, legs: spec.replica_count })
 }

@@ -75,8 +75,13 @@ async fn a_delayed_write_never_lands_late() {
     sim.rounds(1).await;
     assert_eq!(sim.state.lock().unwrap().delayed.len(), 1, "the fault fired");
     sim.fabric.cut("a", "b", true);
-    sim.rounds(20).await;
-    assert_eq!(sim.write("a"), Write::Acked);
+    for _ in 0..20 {
+        sim.rounds(1).await;
+        if sim.write("a") == Write::Acked {
+            break;
+        }
+    }
+    assert!(sim.fabric.acked(array()) > 1, "the held writes were released");
     assert_eq!(sim.state.lock().unwrap().land(), 0);
     assert_eq!(sim.term().in_sync, ["v-0"]);
     sim.rounds(3).await;
