@@ -120,7 +120,7 @@ fn prove_clean(lab: &Lab) -> Result<()> {
             bail!("{} still has: {footprint}", guest.name());
         }
         say!(
-            "   {}: no partition, no export, no connection, no array, no mount, no packet filter is left",
+            "   {}: no partition of a leg, no export, no connection, no array, no mount, no packet filter is left",
             guest.name()
         );
     }

@@ -44,14 +44,18 @@ pub fn validate(world: &World) -> Result<Settled, Refusal> {
     if spec.stripe_width > 1 {
         return Err(not_implemented(format!("spec.stripeWidth={}: only 1 is", spec.stripe_width)));
     }
-    let capacity = quantity::bytes(&spec.capacity).map_err(|e| Refusal::new(conditions::REASON_INVALID, e.to_string()))?;
+    let capacity =
+        quantity::bytes(&spec.capacity).map_err(|e| Refusal::new(conditions::REASON_INVALID, e.to_string()))?;
     let size = capacity.saturating_add(HEADROOM);
     unchanged(world, spec, size)?;
     let frozen = world.volume.status.as_ref().and_then(|s| s.resolved.clone());
     let resolved = frozen.map_or_else(|| resolve(world, spec), Ok)?;
     if resolved.min_in_sync > spec.replica_count {
         let (min, count) = (resolved.min_in_sync, spec.replica_count);
-        return Err(Refusal::new(conditions::REASON_INVALID, format!("minInSync={min} is more than spec.replicaCount={count}")));
+        return Err(Refusal::new(
+            conditions::REASON_INVALID,
+            format!("minInSync={min} is more than spec.replicaCount={count}"),
+        ));
     }
     Ok(Settled { resolved, size, legs: spec.replica_count })
 }

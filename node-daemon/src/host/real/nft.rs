@@ -1,11 +1,14 @@
 //! The drop of a leg's TCP port: a fenced consumer must see silence, never an error.
 //!
-//! One table of our own, `inet meshstor`, with one set of ports. Every change is one nftables transaction.
+//! One table of our own a port, `inet meshstor-cut-<port>`: it is made in one nftables transaction and goes in one, so ports that
+//! are cut at the same time share nothing, and nothing is left when none is cut.
 
 use super::super::Result;
 use super::command::{Tool, installed};
-use super::error::failed;
 use std::collections::BTreeSet;
+
+/// Our tables' names, in front of the port.
+const PREFIX: &str = "meshstor-cut-";
 
 /// Whether packets can be dropped on this node.
 pub(super) fn available() -> bool {
@@ -16,15 +19,13 @@ pub(super) fn available() -> bool {
 pub(super) fn cut(port: u16) -> Result<()> {
     // `add` of what exists is no error; rules would pile up, so the chains are emptied in the same transaction.
     let script = format!(
-        "add table inet meshstor\n\
-         add set inet meshstor cut {{ type inet_service; }}\n\
-         add chain inet meshstor input {{ type filter hook input priority -300; }}\n\
-         add chain inet meshstor output {{ type filter hook output priority -300; }}\n\
-         flush chain inet meshstor input\n\
-         flush chain inet meshstor output\n\
-         add rule inet meshstor input tcp dport @cut drop\n\
-         add rule inet meshstor output tcp sport @cut drop\n\
-         add element inet meshstor cut {{ {port} }}\n"
+        "add table inet {PREFIX}{port}\n\
+         add chain inet {PREFIX}{port} input {{ type filter hook input priority -300; }}\n\
+         add chain inet {PREFIX}{port} output {{ type filter hook output priority -300; }}\n\
+         flush chain inet {PREFIX}{port} input\n\
+         flush chain inet {PREFIX}{port} output\n\
+         add rule inet {PREFIX}{port} input tcp dport {port} drop\n\
+         add rule inet {PREFIX}{port} output tcp sport {port} drop\n"
     );
     Tool::new("nft").arg("-f").arg("-").run_with(Some(&script)).map(|_| ())
 }
@@ -34,7 +35,7 @@ pub(super) fn uncut(port: u16) -> Result<()> {
     if !available() || !ports()?.contains(&port) {
         return Ok(());
     }
-    let script = format!("delete element inet meshstor cut {{ {port} }}\n");
+    let script = format!("delete table inet {PREFIX}{port}\n");
     Tool::new("nft").arg("-f").arg("-").run_with(Some(&script)).map(|_| ())
 }
 
@@ -43,18 +44,15 @@ pub(super) fn ports() -> Result<BTreeSet<u16>> {
     if !available() {
         return Ok(BTreeSet::new());
     }
-    let answer = Tool::new("nft").arg("list").arg("set").arg("inet").arg("meshstor").arg("cut").answer(None)?;
-    match answer.code {
-        Some(0) => Ok(parse(&answer.stdout)),
-        _ if answer.stderr.contains("No such file or directory") => Ok(BTreeSet::new()),
-        _ => Err(failed("list the ports that are cut", answer.stderr)),
-    }
+    Ok(parse(&Tool::new("nft").arg("list").arg("tables").arg("inet").run()?))
 }
 
-/// The elements in what `nft list set` prints. Pure.
+/// Our ports in what `nft list tables` prints. Pure.
 fn parse(listing: &str) -> BTreeSet<u16> {
-    let elements = listing.split_once("elements = {").and_then(|(_, rest)| rest.split_once('}'));
-    elements.map(|(list, _)| list.split(',').filter_map(|p| p.trim().parse().ok()).collect()).unwrap_or_default()
+    listing
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("table inet ")?.strip_prefix(PREFIX)?.parse().ok())
+        .collect()
 }
 
 #[cfg(test)]
@@ -65,9 +63,8 @@ mod tests {
     proptest! {
         #[test]
         fn every_listed_port_is_found(ports in proptest::collection::btree_set(any::<u16>(), 0..30)) {
-            let list = ports.iter().map(u16::to_string).collect::<Vec<_>>().join(",\n\t\t\t     ");
-            let elements = if ports.is_empty() { String::new() } else { format!("\t\telements = {{ {list} }}\n") };
-            let text = format!("table inet meshstor {{\n\tset cut {{\n\t\ttype inet_service\n{elements}\t}}\n}}\n");
+            let ours = ports.iter().map(|port| format!("table inet {PREFIX}{port}\n")).collect::<String>();
+            let text = format!("table inet filter\n{ours}table inet meshstor-cut-x\n");
             prop_assert_eq!(parse(&text), ports);
         }
 
