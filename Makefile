@@ -23,11 +23,11 @@ lab-info: ## Show what the lab has built, how large and how long ago
 
 .PHONY: demo
 demo: lab build ## Three nodes, one volume, a power cut, no lost write (KEEP=1 leaves the lab running)
-	@target/debug/meshstor-lab demo $(if $(KEEP),--keep)
+	@$${CARGO_TARGET_DIR:-target}/debug/meshstor-lab demo $(if $(KEEP),--keep)
 
 .PHONY: demo-down
 demo-down: build ## Take down what `make demo KEEP=1` left
-	@target/debug/meshstor-lab demo-down
+	@$${CARGO_TARGET_DIR:-target}/debug/meshstor-lab demo-down
 
 .PHONY: test
 test: prerequisites ## Fast tests, then the API's; ends with 'N passed, N failed' (test-e2e joins when it is green)
@@ -38,8 +38,7 @@ test: prerequisites ## Fast tests, then the API's; ends with 'N passed, N failed
 
 .PHONY: test-fast
 test-fast: prerequisites lint ## Format, clippy, generated files, unit tests (no root needed)
-	@$(call logged,cargo test --locked --no-fail-fast --workspace --exclude meshstor-e2e \
-		&& cargo test --locked --no-fail-fast -p meshstor-e2e --lib --bins,fast)
+	@$(call logged,cargo test --locked --no-fail-fast --workspace,fast)
 
 .PHONY: test-api
 test-api: prerequisites ## The API's rules, RBAC and admission policies against a real API server
@@ -48,7 +47,13 @@ test-api: prerequisites ## The API's rules, RBAC and admission policies against 
 
 .PHONY: test-e2e
 test-e2e: lab build ## Real kernels, a real control plane, faults and a verifying writer
-	@$(call logged,cargo test --locked --no-fail-fast -p meshstor-e2e --test e2e,e2e)
+	@$(call logged,cargo test --locked --workspace --test e2e,e2e)
+
+AREA ?= volume
+.PHONY: bench
+bench: lab ## Measure AREA (volume) against the same done by hand; writes target/bench/<area>.json and .md
+	@cargo build --locked --release --workspace --bins
+	@$${CARGO_TARGET_DIR:-target}/release/meshstor-lab bench --area $(AREA)
 
 .PHONY: build
 build: prerequisites ## Build all programs

@@ -22,7 +22,7 @@ pub fn collect(lab: &Lab, dir: &Path) -> Result<()> {
     for guest in lab.guests() {
         let name = guest.name();
         fs::copy(guest.machine.console(), dir.join(format!("{name}.console.log"))).ok();
-        copy_logs_as(&guest.machine.share().join("logs"), dir, name)?;
+        copy_logs_as(&guest.machine.share.join("logs"), dir, name)?;
         if let Ok(log) = guest.dmesg() {
             fs::write(dir.join(format!("{name}.dmesg")), log)?;
         }

@@ -35,16 +35,15 @@ pub struct Machine {
     pub dir: PathBuf,
     /// Its drives: sparse files.
     pub disks: Vec<PathBuf>,
+    /// Directory that the guest sees as `/run/share`.
+    pub share: PathBuf,
     /// Its memory.
     pub memory_mib: u32,
+    /// Further words of the kernel's command line.
+    pub kernel_arguments: Vec<String>,
 }
 
 impl Machine {
-    /// Directory that the guest sees as `/run/share`.
-    pub fn share(&self) -> PathBuf {
-        self.dir.join("share")
-    }
-
     /// Log of its console.
     pub fn console(&self) -> PathBuf {
         self.dir.join(format!("{}.console.log", self.name))
@@ -97,9 +96,11 @@ impl Guest {
             mac: format!("02:4d:53:00:00:{number:02x}"),
             tap: format!("ms-{name}"),
             name,
+            share: dir.join("share"),
             dir,
             disks,
             memory_mib: 512,
+            kernel_arguments: Vec::new(),
         };
         netns::add_tap(&machine.tap)?;
         Ok(Self { machine, runner, process: None, daemon: None })

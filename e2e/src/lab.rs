@@ -1,6 +1,7 @@
 //! The lab as a whole: control plane, operator, guests and their daemons.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -49,6 +50,8 @@ pub struct Lab {
     operator: Option<Process>,
     found: Prerequisites,
     workloads: Workloads,
+    /// Held as long as the lab lives: two labs in one directory would empty it under each other.
+    _lock: File,
 }
 
 struct Workloads {
@@ -60,6 +63,7 @@ impl Lab {
     /// Brings everything up in `target/e2e/<name>`, which is emptied first, and waits until every node is ready.
     pub fn up(found: Prerequisites, name: &str, options: Options) -> Result<Self> {
         let dir = found.target.join("e2e").join(name);
+        let lock = lock(&dir.with_extension("lock"))?;
         match std::fs::remove_dir_all(&dir) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 return Err(error).context(format!("empty {}", dir.display()));
@@ -74,7 +78,7 @@ impl Lab {
         guests.iter_mut().try_for_each(Guest::power_on)?;
         let control = ControlPlane::start(&found, &dir)?;
         let workloads = apply_manifests(&found, &control)?;
-        let mut lab = Self { dir, control, guests, operator: None, found, workloads };
+        let mut lab = Self { dir, control, guests, operator: None, found, workloads, _lock: lock };
         lab.register_nodes()?;
         lab.start_operator()?;
         for name in lab.nodes() {
@@ -97,7 +101,7 @@ impl Lab {
             let node = json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": name, "labels": labels } });
             let node = self.control.api.create("/api/v1/nodes", &node)?;
             let token = self.control.api.token(&account.namespace, &account.account, Some(&node))?;
-            kubeconfig::write(&guest.machine.share().join("kubeconfig"), &self.control.ca, Proof::Token(&token))?;
+            kubeconfig::write(&guest.machine.share.join("kubeconfig"), &self.control.ca, Proof::Token(&token))?;
         }
         Ok(())
     }
@@ -201,6 +205,11 @@ impl Lab {
         &self.found.repo
     }
 
+    /// Where the lab found what it runs on.
+    pub fn prerequisites(&self) -> &Prerequisites {
+        &self.found
+    }
+
     /// Names of all nodes.
     pub fn nodes(&self) -> Vec<String> {
         self.guests.iter().map(|guest| guest.name().to_owned()).collect()
@@ -236,6 +245,14 @@ impl Lab {
         }
         Ok(())
     }
+}
+
+fn lock(path: &Path) -> Result<File> {
+    std::fs::create_dir_all(path.parent().context("a lab has a parent directory")?)?;
+    let file = File::create(path).with_context(|| format!("open {}", path.display()))?;
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)
+        .with_context(|| format!("another lab runs here: {} is locked; end that one first", path.display()))?;
+    Ok(file)
 }
 
 fn kubectl(found: &Prerequisites, kubeconfig: &Path) -> Command {

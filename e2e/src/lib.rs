@@ -1,13 +1,14 @@
 //! The lab: a real control plane (etcd, kube-apiserver, controller-manager, scheduler), the operator, and guests with real
 //! kernels that run the node daemon, all in one network and process namespace that goes away with the process.
 //!
-//! The binary `meshstor-lab` shows the demo; `tests/e2e.rs` holds the end-to-end tests. Everything is synchronous: a harness
+//! The binary `meshstor-lab` shows the demo; `tests/e2e` holds the end-to-end tests. Everything is synchronous: a harness
 //! that waits by polling reads best from top to bottom. As in a `main`, errors are `anyhow`: nobody here handles one, a person
 //! reads it.
 
 pub mod agent;
 pub mod api;
 pub mod artifacts;
+pub mod bench;
 pub mod certs;
 pub mod control_plane;
 pub mod demo;

@@ -44,7 +44,7 @@ impl Load {
     }
 
     fn file(&self, guest: &Guest, kind: &str) -> PathBuf {
-        guest.machine.share().join(format!("{}.{kind}", self.name))
+        guest.machine.share.join(format!("{}.{kind}", self.name))
     }
 
     /// Starts writing on `node`, going on after what its journal there says, until [`Load::stop`].

@@ -30,7 +30,7 @@ pub fn watch(guest: &Guest) -> Result<i32> {
 
 /// What the poller in a guest has seen so far.
 pub fn changes(guest: &Guest) -> Result<Vec<Change>> {
-    let text = std::fs::read_to_string(guest.machine.share().join("logs/poller.log"))?;
+    let text = std::fs::read_to_string(guest.machine.share.join("logs/poller.log"))?;
     text.lines().map(|line| parse(line).with_context(|| format!("poller wrote {line:?}"))).collect()
 }
 

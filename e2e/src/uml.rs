@@ -43,7 +43,8 @@ impl Runner for Uml {
             .arg(format!("umid={}", machine.name))
             .arg(format!("meshstor.node={}", machine.name))
             .arg(format!("meshstor.ip={}/{}", machine.ip, crate::netns::PREFIX))
-            .arg(format!("meshstor.share={}", machine.share().display()));
+            .arg(format!("meshstor.share={}", machine.share.display()))
+            .args(&machine.kernel_arguments);
         Process::start(&machine.name, &mut command, &machine.console())
     }
 }

@@ -8,13 +8,12 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context as _, anyhow};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Parser, ValueEnum};
 use kube::Client;
 use meshstor_node_daemon::control::cluster::KubeCluster;
 use meshstor_node_daemon::control::context::{Context, Timing};
 use meshstor_node_daemon::control::dispatch::{Dispatch, caches};
 use meshstor_node_daemon::control::node;
-use meshstor_node_daemon::host::conformance;
 use meshstor_node_daemon::host::real::{RealConfig, RealHost};
 use meshstor_node_daemon::host::{Host, NodeFacts};
 use meshstor_node_daemon::wake::SysfsWakeups;
@@ -25,47 +24,25 @@ use tracing_subscriber::EnvFilter;
 /// MeshStor's node daemon: prepares and exports legs, assembles and mounts volumes.
 #[derive(Parser, Debug)]
 #[command(version, about)]
-struct Cli {
-    #[command(flatten)]
-    serve: Serve,
-    #[command(subcommand)]
-    command: Option<Command>,
-}
-
-#[derive(Args, Debug)]
-struct Serve {
+struct Options {
     /// Name of this node.
-    #[arg(long, env = "NODE_NAME", default_value = "")]
+    #[arg(long, env = "NODE_NAME")]
     node_name: String,
     /// IP address at which exports listen; may be repeated.
     #[arg(long = "address", env = "MESHSTOR_ADDRESS", value_delimiter = ',')]
     addresses: Vec<String>,
     /// Glob of the drives that MeshStor may use, such as `/dev/nvme*n1`; may be repeated.
-    #[arg(long = "drives", env = "MESHSTOR_DRIVES", value_delimiter = ',', global = true)]
+    #[arg(long = "drives", env = "MESHSTOR_DRIVES", value_delimiter = ',')]
     drives: Vec<String>,
     /// TCP ports of exports.
-    #[arg(long, default_value = "42000-42999", value_parser = ports, global = true)]
+    #[arg(long, default_value = "42000-42999", value_parser = ports)]
     ports: RangeInclusive<u16>,
     /// How to log.
-    #[arg(long, value_enum, default_value = "text", global = true)]
+    #[arg(long, value_enum, default_value = "text")]
     log_format: LogFormat,
     /// Directory of the daemon's lock.
-    #[arg(long, default_value = "/run/meshstor", global = true)]
+    #[arg(long, default_value = "/run/meshstor")]
     state_dir: PathBuf,
-}
-
-#[derive(Subcommand, Debug)]
-enum Command {
-    /// Runs the conformance suite of the host seam on this node; its drives lose nothing but free space meanwhile.
-    #[command(hide = true)]
-    Conformance {
-        /// IP address of this node at which it can reach itself.
-        #[arg(long = "loopback", default_value = "127.0.0.1")]
-        address: String,
-        /// MiB of each leg that is made.
-        #[arg(long, default_value_t = 96)]
-        leg_mib: u64,
-    },
 }
 
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,10 +59,10 @@ fn ports(text: &str) -> Result<RangeInclusive<u16>, String> {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    log(cli.serve.log_format);
-    match run(cli) {
-        Ok(code) => code,
+    let options = Options::parse();
+    log(options.log_format);
+    match run(options) {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
             ExitCode::FAILURE
@@ -102,25 +79,19 @@ fn log(format: LogFormat) {
     }
 }
 
-fn run(cli: Cli) -> anyhow::Result<ExitCode> {
-    let _lock = lock(&cli.serve.state_dir)?;
-    let host = real(&cli.serve);
-    if let Some(Command::Conformance { address, leg_mib }) = cli.command {
-        return Ok(conform(&host, address, leg_mib));
-    }
-    if cli.serve.node_name.is_empty() {
-        return Err(anyhow!("name this node: --node-name or NODE_NAME"));
-    }
+fn run(options: Options) -> anyhow::Result<()> {
+    let _lock = lock(&options.state_dir)?;
+    let host = real(&options);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         // A thread for each call that hangs with its drive or path.
         .max_blocking_threads(4096)
         .build()
         .context("start the runtime")?;
-    let served = runtime.block_on(serve(cli.serve, Arc::new(host)));
+    let served = runtime.block_on(serve(options, Arc::new(host)));
     // Calls that hang must not keep the process: the kernel goes on without it.
     runtime.shutdown_background();
-    served.map(|()| ExitCode::SUCCESS)
+    served
 }
 
 /// One daemon a node. The lock is open in every tool that the daemon runs, too (it has no close-on-exec flag): a new
@@ -138,19 +109,13 @@ fn lock(dir: &Path) -> anyhow::Result<File> {
     Ok(File::from(fd))
 }
 
-fn real(serve: &Serve) -> RealHost {
-    let mut config = RealConfig::new(serve.drives.clone(), serve.ports.clone());
-    config.run.clone_from(&serve.state_dir);
+fn real(options: &Options) -> RealHost {
+    let mut config = RealConfig::new(options.drives.clone(), options.ports.clone());
+    config.run.clone_from(&options.state_dir);
     RealHost::new(config)
 }
 
-fn conform(host: &RealHost, address: String, leg_mib: u64) -> ExitCode {
-    let env = conformance::Env { address, leg_bytes: leg_mib << 20, nudge: Box::new(|| {}) };
-    let failed = conformance::run(host, &env, &mut |line| println!("{line}"));
-    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-}
-
-async fn serve(options: Serve, host: Arc<RealHost>) -> anyhow::Result<()> {
+async fn serve(options: Options, host: Arc<RealHost>) -> anyhow::Result<()> {
     let probe = Arc::clone(&host);
     let facts = tokio::task::spawn_blocking(move || probe.node()).await?.context("look at the node")?;
     let mut config = kube::Config::infer().await.context("find the API server")?;
@@ -166,7 +131,7 @@ async fn serve(options: Serve, host: Arc<RealHost>) -> anyhow::Result<()> {
     }
 }
 
-async fn work(options: Serve, host: Arc<RealHost>, facts: NodeFacts, client: Client) -> anyhow::Result<()> {
+async fn work(options: Options, host: Arc<RealHost>, facts: NodeFacts, client: Client) -> anyhow::Result<()> {
     let (caches, changes) = caches(&client).await.context("fill the caches")?;
     let name = options.node_name.clone();
     let cluster = KubeCluster::new(client.clone(), &name, caches.attachments, caches.replicas, caches.volumes);

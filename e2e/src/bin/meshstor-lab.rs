@@ -1,15 +1,15 @@
-//! `meshstor-lab`: brings the lab up, and shows the demo in it.
+//! `meshstor-lab`: brings the lab up, and shows the demo or measures in it.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitCode};
 
 use anyhow::{Context as _, Result, bail};
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 use meshstor_e2e::lab::{Lab, Options};
 use meshstor_e2e::prerequisites::{Prerequisites, results_directory};
 use meshstor_e2e::process::{run, tail};
 use meshstor_e2e::wait::{Look, pause, secs, wait_for};
-use meshstor_e2e::{artifacts, demo, netns, say};
+use meshstor_e2e::{artifacts, bench, demo, netns, say};
 use serde::{Deserialize, Serialize};
 
 /// A MeshStor cluster of real kernels and a real control plane on this machine. Needs root; leaves nothing behind.
@@ -19,7 +19,7 @@ struct Arguments {
     command: Action,
 }
 
-#[derive(Subcommand)]
+#[derive(Subcommand, Clone, Copy)]
 enum Action {
     /// Shows a volume's life with a power cut in it; the lab is ended after it.
     Demo {
@@ -29,8 +29,19 @@ enum Action {
     },
     /// Brings a lab up and keeps it; `demo-down` ends it.
     Up,
+    /// Measures an area and writes `target/bench/<area>.json` and a table beside it.
+    Bench {
+        /// What to measure.
+        #[arg(long, value_enum, default_value = "volume")]
+        area: Area,
+    },
     /// Ends the lab that `demo --keep` or `up` kept.
     DemoDown,
+}
+
+#[derive(ValueEnum, Clone, Copy)]
+enum Area {
+    Volume,
 }
 
 /// The lab that is kept: the process that holds its namespaces.
@@ -47,10 +58,11 @@ fn main() -> ExitCode {
     let (name, keep) = match action {
         Action::Demo { keep } => ("demo", keep),
         Action::Up => ("lab", true),
+        Action::Bench { .. } => ("bench", false),
         Action::DemoDown => return finish("demo-down", down()),
     };
     if netns::is_inside() {
-        return inside(name, keep, matches!(action, Action::Demo { .. }));
+        return inside(name, keep, action);
     }
     if let Err(error) = Prerequisites::find() {
         return finish(name, Err(error));
@@ -58,9 +70,9 @@ fn main() -> ExitCode {
     if keep { finish_beside(name) } else { finish(name, Err(netns::enter())) }
 }
 
-/// In the namespaces: the lab, and the demo in it.
-fn inside(name: &str, keep: bool, demo: bool) -> ExitCode {
-    let outcome = show(name, keep, demo);
+/// In the namespaces: the lab, and what is done in it.
+fn inside(name: &str, keep: bool, action: Action) -> ExitCode {
+    let outcome = show(name, keep, action);
     let failed = outcome.is_err();
     let code = finish(name, outcome);
     if keep && !failed {
@@ -70,17 +82,22 @@ fn inside(name: &str, keep: bool, demo: bool) -> ExitCode {
             pause(secs(3600));
         }
     }
-    mark(name, "failed");
+    mark(name, if failed { "failed" } else { "ok" });
     code
 }
 
-fn show(name: &str, keep: bool, demo: bool) -> Result<()> {
+fn show(name: &str, keep: bool, action: Action) -> Result<()> {
     netns::set_up()?;
     if keep {
         netns::join_outer_network()?;
     }
     let mut lab = Lab::up(Prerequisites::find()?, name, Options::default())?;
-    let outcome = if demo { demo::run(&mut lab) } else { demo::show(&lab) };
+    let outcome = match action {
+        Action::Demo { .. } => demo::run(&mut lab),
+        Action::Bench { area: Area::Volume } => bench::volume::run(&lab)
+            .and_then(|rows| bench::write(&results_directory()?.with_file_name("bench"), "volume", &rows)),
+        Action::Up | Action::DemoDown => demo::show(&lab),
+    };
     if outcome.is_err() {
         let dir = lab.dir.join("failure");
         artifacts::collect(&lab, &dir)?;
@@ -105,9 +122,13 @@ fn finish(name: &str, outcome: Result<()>) -> ExitCode {
     }
 }
 
+/// What to paste into a shell; both paths hold on the machine outside.
 fn say_kept(name: &str) {
-    if let Ok(dir) = results_directory() {
-        println!("kept: kubectl --kubeconfig {} get meshstor", dir.join(name).join("admin.kubeconfig").display());
+    if let (Ok(dir), Ok(found)) = (results_directory(), Prerequisites::find()) {
+        println!("The lab is kept; `make demo-down` ends it. To look around:");
+        println!("  export PATH={}:$PATH", found.kube.display());
+        println!("  export KUBECONFIG={}", dir.join(name).join("admin.kubeconfig").display());
+        println!("  kubectl get meshstor");
     }
 }
 

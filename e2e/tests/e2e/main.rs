@@ -6,6 +6,7 @@
 
 mod crashes;
 mod faults;
+mod host;
 mod life;
 mod neighbours;
 
@@ -14,6 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, Result, bail};
 use libtest_mimic::{Arguments, Failed, Trial};
+use meshstor_e2e::guest::Guest;
 use meshstor_e2e::lab::{Lab, Options};
 use meshstor_e2e::prerequisites::Prerequisites;
 use meshstor_e2e::{artifacts, netns, say};
@@ -36,7 +38,7 @@ fn main() -> ExitCode {
         eprintln!("e2e: {error:#}");
         return ExitCode::FAILURE;
     }
-    let tests = [life::TESTS, faults::TESTS, crashes::TESTS, neighbours::TESTS].concat();
+    let tests = [life::TESTS, faults::TESTS, crashes::TESTS, neighbours::TESTS, host::TESTS].concat();
     let trials = tests.into_iter().map(|test| trial(test, Arc::clone(&lab))).collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
     drop(lab.lock().unwrap_or_else(PoisonError::into_inner).take());
@@ -82,12 +84,15 @@ fn run(slot: &mut Option<Lab>, name: &str, test: fn(&mut Lab) -> Result<()>) -> 
 
 /// No kernel complained since `mark`, or since its boot.
 fn check_kernels(lab: &Lab, mark: &str) -> Result<()> {
-    for guest in lab.guests() {
-        let log = guest.dmesg()?;
-        let recent = log.rsplit_once(mark).map_or(log.as_str(), |(_, recent)| recent);
-        if let Some(complaint) = recent.lines().find(|line| COMPLAINTS.iter().any(|c| line.contains(c))) {
-            bail!("the kernel of {} complained: {complaint}", guest.name());
-        }
+    lab.guests().iter().try_for_each(|guest| check_kernel(guest, mark))
+}
+
+/// One kernel; an empty mark means since its boot.
+pub(crate) fn check_kernel(guest: &Guest, mark: &str) -> Result<()> {
+    let log = guest.dmesg()?;
+    let recent = log.rsplit_once(mark).filter(|_| !mark.is_empty()).map_or(log.as_str(), |(_, recent)| recent);
+    if let Some(complaint) = recent.lines().find(|line| COMPLAINTS.iter().any(|c| line.contains(c))) {
+        bail!("the kernel of {} complained: {complaint}", guest.name());
     }
     Ok(())
 }

@@ -1,12 +1,12 @@
 //! Volumes beside volumes, and beside what is not ours.
 
 use anyhow::{Result, ensure};
-use meshstor_e2e::api::condition;
+use meshstor_e2e::api::{condition, ours};
 use meshstor_e2e::footprint::Footprint;
 use meshstor_e2e::lab::Lab;
 use meshstor_e2e::load::Load;
 use meshstor_e2e::volume::Volume;
-use meshstor_e2e::wait::secs;
+use meshstor_e2e::wait::{secs, wait_for, when};
 use serde_json::json;
 
 use crate::Test;
@@ -14,6 +14,7 @@ use crate::Test;
 pub(crate) const TESTS: &[Test] = &[
     ("two_volumes_on_one_drive", two_on_one_drive),
     ("a_volume_too_large_says_why_on_each_node", too_large),
+    ("a_node_without_a_kernel_capability_gets_no_leg", missing_capability),
     ("foreign_objects_are_left_alone", foreign_objects),
 ];
 
@@ -63,8 +64,53 @@ fn too_large(lab: &mut Lab) -> Result<()> {
     volume.delete()
 }
 
+/// A node whose kernel cannot do what a leg needs says so, and says it in the refusal of a volume that would need that node.
+fn missing_capability(lab: &mut Lab) -> Result<()> {
+    let node = lab.nodes().pop().unwrap_or_default();
+    // A real kernel without RAID1: its initialisation does not run.
+    let without = |lab: &mut Lab, arguments: &[&str]| -> Result<()> {
+        lab.guest_mut(&node)?.cut_power()?;
+        lab.guest_mut(&node)?.machine.kernel_arguments = arguments.iter().map(|&a| a.to_owned()).collect();
+        lab.power_on(&node)
+    };
+    without(lab, &["initcall_blacklist=raid1_init"])?;
+    let outcome = refuses_legs(lab, &node);
+    without(lab, &[])?;
+    lab.wait_for_nodes()?;
+    outcome
+}
+
+fn refuses_legs(lab: &Lab, node: &str) -> Result<()> {
+    let personalities = lab.guest(node)?.shell("cat /proc/mdstat")?;
+    ensure!(!personalities.contains("[raid1]"), "{node} has RAID1 still: {personalities}");
+    wait_for(&format!("MeshNode {node} to say what it lacks"), secs(30), || {
+        let seen = lab.control.api.get(&ours("meshnodes", node))?;
+        let ready = condition(&seen, "Ready");
+        let told = ready["status"] == "False" && ready["message"].as_str().is_some_and(|m| m.contains("raid1"));
+        Ok(when(told, ready.to_string()))
+    })?;
+    lab.apply(&json!({
+        "apiVersion": "meshstor.io/v1alpha1", "kind": "MeshVolume", "metadata": { "name": "three" },
+        "spec": { "capacity": "64Mi", "replicaCount": 3, "filesystem": "none" },
+    }))?;
+    let volume = Volume::named(lab, "three");
+    let refused =
+        volume.wait("to be unschedulable", secs(30), |v| condition(v, "Ready")["reason"] == "Unschedulable")?;
+    let message = condition(&refused, "Ready")["message"].as_str().unwrap_or_default().to_owned();
+    ensure!(
+        message.contains(node) && message.contains("raid1"),
+        "the refusal does not say what {node} lacks: {message}"
+    );
+    volume.delete()?;
+
+    let two = Volume::create(lab, "two", &json!({ "capacity": "64Mi", "replicaCount": 2, "filesystem": "none" }))?;
+    let legs = two.leg_nodes()?;
+    ensure!(!legs.iter().any(|leg| leg == node), "a leg is on {node}: {legs:?}");
+    two.delete()
+}
+
 /// What is not ours on the consumer and its drives: made before, looked at after.
-const FOREIGN: &str = r"
+const FOREIGN: &str = r#"
 set -e
 truncate -s 64M /tmp/foreign0 /tmp/foreign1
 losetup /dev/loop6 /tmp/foreign0
@@ -85,9 +131,32 @@ nvme connect --transport=tcp --traddr=127.0.0.1 --trsvcid=4999 --nqn=nqn.2000-01
 nft add table inet foreign
 nft add chain inet foreign in '{ type filter hook input priority 0; }'
 nft add rule inet foreign in tcp dport 4998 drop
+for drive in ubda ubdb; do
+  sgdisk --new=0:-16M:0 --change-name=0:foreign /dev/$drive >/dev/null
+  number=$(sgdisk --print /dev/$drive | awk '$NF == "foreign" { print $1 }')
+  [ -e /sys/class/block/$drive$number ] || partx --add --nr $number /dev/$drive
+  echo foreign | dd of=/dev/$drive$number bs=512 conv=sync oflag=direct status=none
+done
+"#;
+
+/// What was written to the foreign array and to both foreign partitions.
+const READ_FOREIGN: &str = r"
+head -c 7 /dev/md77
+for u in $(grep -l '^PARTNAME=foreign$' /sys/class/block/ubd*/uevent); do
+  part=${u%/uevent}
+  head -c 7 /dev/${part##*/}
+done
 ";
 
 const REMOVE_FOREIGN: &str = r"
+for p in /sys/class/block/ubd*/partition; do
+  part=${p%/partition}; part=${part##*/}
+  grep -q '^PARTNAME=foreign$' /sys/class/block/$part/uevent || continue
+  number=$(cat $p)
+  drive=${part%$number}
+  partx --delete --nr $number /dev/$drive
+  sgdisk --delete=$number /dev/$drive >/dev/null
+done
 cd /sys/kernel/config/nvmet
 nft delete table inet foreign
 nvme disconnect --nqn=nqn.2000-01.org.example:foreign >/dev/null
@@ -115,7 +184,8 @@ fn foreign_objects(lab: &mut Lab) -> Result<()> {
 
 fn live_beside(lab: &mut Lab, legs: &[String]) -> Result<()> {
     let before: Vec<_> = legs.iter().map(|node| foreign_only(lab, node)).collect::<Result<_>>()?;
-    ensure!(before.iter().all(|f| f.0.len() >= 5), "the foreign objects are there: {before:?}");
+    // Two partitions, an array, a connection, a subsystem, a port, a packet filter.
+    ensure!(before.iter().all(|f| f.0.len() >= 7), "the foreign objects are there: {before:?}");
     let load = Load::new("beside", 1024);
     let path = Volume::named(lab, "beside").attach(&legs[0], true)?;
     load.write(lab, &legs[0], &path, 50)?;
@@ -132,8 +202,8 @@ fn live_beside(lab: &mut Lab, legs: &[String]) -> Result<()> {
     for (node, before) in legs.iter().zip(&before) {
         let differences = foreign_only(lab, node)?.since(before);
         ensure!(differences.is_empty(), "foreign objects of {node} changed: {differences:?}");
-        let read = lab.guest(node)?.shell("head -c 7 /dev/md77")?;
-        ensure!(read == "foreign", "the foreign array of {node} reads {read:?}");
+        let read = lab.guest(node)?.shell(READ_FOREIGN)?;
+        ensure!(read == "foreignforeignforeign", "the foreign array and partitions of {node} read {read:?}");
     }
     Ok(())
 }

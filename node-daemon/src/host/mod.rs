@@ -7,7 +7,8 @@
 //! There are three implementations: [`real::RealHost`] (sysfs, configfs, nvme-fabrics, mdadm), [`fake::FakeHost`] (an
 //! executable model), and [`crash::CrashHost`], which wraps another and stops after its k-th effect.
 
-pub mod conformance;
+#[cfg(test)]
+mod conformance;
 pub mod crash;
 pub mod fake;
 pub mod real;

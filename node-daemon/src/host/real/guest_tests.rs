@@ -1,8 +1,7 @@
 //! This implementation on real kernels: two guests of the lab, `store` and `app`, run this one test, each with its part.
 //!
-//! `cargo test -p meshstor-node-daemon --lib --no-run`, then in each guest
-//! `MESHSTOR_PART=store|app <binary> --ignored --exact host::real::guest_tests::two_guests --nocapture`; the directory in
-//! `MESHSTOR_SHARE` is common to both and carries their messages.
+//! `make test-e2e` runs them (`e2e/tests/e2e/host.rs`): in each guest with `MESHSTOR_PART=store|app`; the directory in
+//! `MESHSTOR_SHARE` is common to both and carries their messages, `MESHSTOR_STORE` is the address of `store`.
 
 // The kernel's own clocks are what is waited for here.
 #![allow(clippy::disallowed_methods)]
@@ -17,7 +16,10 @@ use std::time::{Duration, Instant};
 
 const MIB: u64 = 1 << 20;
 const CAPACITY: u64 = 320 * MIB;
-const STORE: &str = "10.77.0.11";
+
+fn store_address() -> String {
+    std::env::var("MESHSTOR_STORE").unwrap()
+}
 
 fn share() -> PathBuf {
     std::env::var_os("MESHSTOR_SHARE").unwrap().into()
@@ -66,7 +68,7 @@ fn two_guests() {
 #[ignore = "needs the lab: runs inside one guest"]
 fn conformance_suite() {
     let env = conformance::Env {
-        address: STORE.into(),
+        address: store_address(),
         leg_bytes: CAPACITY + 8 * MIB,
         nudge: Box::new(|| std::thread::sleep(Duration::from_millis(20))),
     };
@@ -161,7 +163,7 @@ fn mended_table(host: &RealHost, drive: &DriveFacts, leg: &LegRef) {
 }
 
 fn spec(epoch: i64, grant: i64) -> ExportSpec {
-    ExportSpec { nqn: nqn(epoch, grant), host_nqn: hear("app-nqn"), address: STORE.into(), io_queues: 2 }
+    ExportSpec { nqn: nqn(epoch, grant), host_nqn: hear("app-nqn"), address: store_address(), io_queues: 2 }
 }
 
 fn fence_and_regrant(host: &RealHost, leg: &LegRef, partition: &PartitionFacts) {
@@ -237,7 +239,7 @@ fn fingerprint(device: &Path) -> u32 {
 }
 
 fn to(grant: i64, port: u16) -> ConnectSpec {
-    ConnectSpec { nqn: nqn(1, grant), address: STORE.into(), port, io_queues: 1, queue_size: 64, keep_alive: 2 }
+    ConnectSpec { nqn: nqn(1, grant), address: store_address(), port, io_queues: 1, queue_size: 64, keep_alive: 2 }
 }
 
 fn connected(host: &RealHost, grant: i64) -> PathBuf {
