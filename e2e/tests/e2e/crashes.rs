@@ -1,145 +1,234 @@
-//! Crashes of daemon and operator while a volume is attached and detached.
+//! `kill -9` of the daemons and of the operator, at every step of a volume's life that they log.
+//!
+//! Each of them logs a step just before it carries it out. The harness waits for that line and kills at once, so the step is cut
+//! off before, within or right after its effect; then it starts the victim again and waits for the next step of the list. A kill
+//! before which the victim had logged yet another step is counted as late.
 
-use anyhow::{Result, ensure};
+use std::fs::File;
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
 use meshstor_e2e::lab::Lab;
 use meshstor_e2e::load::Load;
 use meshstor_e2e::say;
 use meshstor_e2e::volume::Volume;
-use meshstor_e2e::wait::{secs, wait_for, when};
+use meshstor_e2e::wait::{pause, secs};
 use serde_json::{Value, json};
 
 use crate::Test;
 
 pub(crate) const TESTS: &[Test] = &[
-    ("daemon_killed_while_attaching", |lab| attach_with_crashes(lab, "crash-da", Victim::Consumer)),
-    ("target_daemon_killed_while_attaching", |lab| attach_with_crashes(lab, "crash-ta", Victim::Target)),
-    ("operator_killed_while_attaching", |lab| attach_with_crashes(lab, "crash-oa", Victim::Operator)),
-    ("daemon_killed_while_detaching", |lab| detach_with_crashes(lab, "crash-dd", Victim::Consumer)),
-    ("operator_killed_while_detaching", |lab| detach_with_crashes(lab, "crash-od", Victim::Operator)),
+    ("consumer_daemon_killed_at_every_step", |lab| life(lab, "crash-c", Who::Consumer, &CONSUMER)),
+    ("target_daemon_killed_at_every_step", |lab| life(lab, "crash-t", Who::Target, &TARGET)),
+    ("operator_killed_at_every_step", |lab| life(lab, "crash-o", Who::Operator, &OPERATOR)),
 ];
 
-#[derive(Clone, Copy, Debug)]
-enum Victim {
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Who {
     Consumer,
     Target,
     Operator,
 }
 
-/// A point of an attach at which something is killed: the first state in which this holds of the attachment's status.
-type Point = (&'static str, fn(&Value) -> bool);
-
-const ATTACH: [Point; 5] = [
-    ("wanted", |_| true),
-    ("Revoking", |s| is_phase(s, "Revoking")),
-    ("Started", |s| is_phase(s, "Started")),
-    ("Running", |s| is_phase(s, "Running")),
-    ("with an array", |s| s["array"].is_object()),
-];
-
-/// Points of a detach: at once, when the array is going, when it has ended.
-const DETACH: [Point; 3] = [
-    ("unwanted", |_| true),
-    ("not usable", |s| s["array"]["mountPath"].is_null()),
-    ("ended", |s| s["ended"]["epoch"] == s["term"]["epoch"]),
-];
-
-fn is_phase(status: &Value, phase: &str) -> bool {
-    status["term"]["phase"] == phase
+/// Beginnings of the steps at which the victim is killed, in order, in each part of the volume's life.
+struct Kills {
+    create: &'static [&'static str],
+    attach: &'static [&'static str],
+    detach: &'static [&'static str],
+    /// A later attach: the array is there already.
+    attach_again: &'static [&'static str],
+    delete: &'static [&'static str],
 }
 
-/// I5: a crash at any point of an attach is harmless: the next run converges, and what was written before is there.
-fn attach_with_crashes(lab: &mut Lab, name: &str, victim: Victim) -> Result<()> {
+const CONSUMER: Kills = Kills {
+    create: &[],
+    attach: &[
+        "write the ledger: a newer epoch",
+        "write the ledger: this node's own array",
+        "connect leg",
+        "claim the epoch",
+        "create the array",
+        "make ext4",
+        "record that the volume is initialised",
+        "mount",
+        "write the status",
+    ],
+    detach: &["unmount", "stop", "disconnect", "record the end of the epoch"],
+    attach_again: &["connect leg", "claim the epoch", "assemble the array", "mount"],
+    delete: &["write the ledger", "delete the partition", "remove the finalizer"],
+};
+
+const TARGET: Kills = Kills {
+    create: &["create partition", "zero the leg", "write the status"],
+    attach: &["write the ledger", "write the status", "export", "write the status"],
+    detach: &["revoke", "write the status"],
+    attach_again: &["write the ledger", "export"],
+    delete: &["write the ledger", "delete the partition", "remove the finalizer"],
+};
+
+const OPERATOR: Kills = Kills {
+    create: &["add the finalizer", "create leg", "create leg", "create the attachment"],
+    attach: &["write the record", "tell leg", "tell leg", "write the record", "grant leg", "grant leg"],
+    detach: &["take back the grant", "take back the grant"],
+    attach_again: &["tell leg", "write the record", "grant leg"],
+    delete: &[
+        "take back the grant",
+        "write the record",
+        "tell leg",
+        "write the record",
+        "delete leg",
+        "delete the attachment",
+        "let the attachment go",
+        "remove the finalizer",
+    ],
+};
+
+/// I5: a crash at any step is harmless: the next run converges, and what was written before is there.
+fn life(lab: &mut Lab, name: &str, who: Who, kills: &Kills) -> Result<()> {
     let load = Load::new(name, 1024);
-    let volume = Volume::create(lab, name, &json!({ "capacity": "64Mi", "replicaCount": 2, "filesystem": "ext4" }))?;
-    let [consumer, target] = two(&volume)?;
-    let mut fired = 0;
-    for point in ATTACH {
-        let volume = Volume::named(lab, name);
-        let before = epoch(&volume)?;
-        volume.want_on(&consumer, true)?;
-        let status = kill_at(lab, name, victim, &consumer, &target, point, before)?;
-        fired += i32::from(!status["array"]["mountPath"].is_string());
-        let volume = Volume::named(lab, name);
-        let path = volume.wait_attached(&consumer, true)?;
-        load.verify(lab, &consumer, &consumer, &path)
-            .or_else(|error| if before == 0 { Ok(String::new()) } else { Err(error) })?;
-        load.write(lab, &consumer, &path, 40)?;
-        volume.detach()?;
-    }
+    // Legs go to the nodes with most free space: whose they are is known from a volume that comes first.
+    let [consumer, target] = nodes_of_a_trial(lab, &format!("{name}-trial"))?;
+    let victim = match who {
+        Who::Consumer => Victim::Daemon(consumer.clone()),
+        Who::Target => Victim::Daemon(target.clone()),
+        Who::Operator => Victim::Operator,
+    };
+    let mut count = Count::default();
+    let spec = json!({ "capacity": "64Mi", "replicaCount": 2, "filesystem": "ext4" });
+    let object = json!({ "apiVersion": "meshstor.io/v1alpha1", "kind": "MeshVolume", "metadata": { "name": name }, "spec": spec });
+
+    victim.kill_at(lab, kills.create, &mut count, |lab| lab.apply(&object))?;
+    let volume = Volume::named(lab, name);
+    volume.wait_ready()?;
     ensure!(
-        fired >= 3,
-        "only {fired} of {} kills came before the volume was usable: too few to prove anything",
-        ATTACH.len()
+        volume.leg_nodes()? == [consumer.clone(), target.clone()],
+        "the legs are elsewhere: {:?}",
+        volume.leg_nodes()?
     );
-    Volume::named(lab, name).delete()
+
+    victim.kill_at(lab, kills.attach, &mut count, |lab| Volume::named(lab, name).want_on(&consumer, true))?;
+    let path = Volume::named(lab, name).wait_attached(&consumer, true)?;
+    load.write(lab, &consumer, &path, 60)?;
+    victim.kill_at(lab, kills.detach, &mut count, |lab| Volume::named(lab, name).want_nowhere())?;
+    Volume::named(lab, name).wait_detached()?;
+
+    victim.kill_at(lab, kills.attach_again, &mut count, |lab| Volume::named(lab, name).want_on(&consumer, true))?;
+    let path = Volume::named(lab, name).wait_attached(&consumer, true)?;
+    load.verify(lab, &consumer, &consumer, &path)?;
+    Volume::named(lab, name).detach()?;
+    let path = Volume::named(lab, name).attach(&target, true)?;
+    load.verify(lab, &consumer, &target, &path)?;
+    Volume::named(lab, name).detach()?;
+
+    victim.kill_at(lab, kills.delete, &mut count, |lab| Volume::named(lab, name).delete_only())?;
+    Volume::named(lab, name).wait_gone()?;
+    say!("killed {} times, {} of them after a further step had been logged", count.all, count.late);
+    ensure!(count.late * 3 <= count.all, "{} of {} kills were late: they prove too little", count.late, count.all);
+    Ok(())
 }
 
-/// I5: a crash at any point of a detach is harmless.
-fn detach_with_crashes(lab: &mut Lab, name: &str, victim: Victim) -> Result<()> {
-    let load = Load::new(name, 1024);
+fn nodes_of_a_trial(lab: &Lab, name: &str) -> Result<[String; 2]> {
     let volume = Volume::create(lab, name, &json!({ "capacity": "64Mi", "replicaCount": 2, "filesystem": "ext4" }))?;
-    let [consumer, target] = two(&volume)?;
-    let mut fired = 0;
-    for point in DETACH {
-        let volume = Volume::named(lab, name);
-        let path = volume.attach(&consumer, true)?;
-        load.write(lab, &consumer, &path, 40)?;
-        let before = epoch(&volume)?;
-        volume.want_nowhere()?;
-        let status = kill_at(lab, name, victim, &consumer, &target, point, before - 1)?;
-        fired += i32::from(status["ended"]["epoch"] != status["term"]["epoch"]);
-        let volume = Volume::named(lab, name);
-        volume.wait_detached()?;
-        let path = volume.attach(&target, true)?;
-        load.verify(lab, &consumer, &target, &path)?;
-        volume.detach()?;
-    }
-    ensure!(fired >= 1, "every kill came after the end of the epoch: too late to prove anything");
-    Volume::named(lab, name).delete()
+    let nodes = volume.leg_nodes()?;
+    volume.delete()?;
+    nodes.try_into().map_err(|nodes| anyhow::anyhow!("two legs, but {nodes:?}"))
 }
 
-fn two(volume: &Volume<'_>) -> Result<[String; 2]> {
-    let legs = volume.leg_nodes()?;
-    let [first, second] = legs.as_slice() else { anyhow::bail!("two legs, but {legs:?}") };
-    Ok([first.clone(), second.clone()])
+#[derive(Default)]
+struct Count {
+    all: u32,
+    late: u32,
 }
 
-fn epoch(volume: &Volume<'_>) -> Result<i64> {
-    Ok(volume.attachment()?["status"]["term"]["epoch"].as_i64().unwrap_or(0))
+enum Victim {
+    Operator,
+    Daemon(String),
 }
 
-/// Kills the victim as soon as the point is reached in an epoch after `before`, sees that it is gone, and starts it again. Gives
-/// the attachment's status as it was then.
-fn kill_at(
-    lab: &mut Lab,
-    name: &str,
-    victim: Victim,
-    consumer: &str,
-    target: &str,
-    point: Point,
-    before: i64,
-) -> Result<Value> {
-    let (label, reached) = point;
-    wait_for(&format!("{name} to be {label}"), secs(60), || {
-        let status = Volume::named(lab, name).attachment()?["status"].clone();
-        let due = label == "wanted" || (status["term"]["epoch"].as_i64().unwrap_or(0) > before && reached(&status));
-        Ok(when(due, status["term"].to_string()))
-    })?;
-    match victim {
-        Victim::Operator => lab.kill_operator()?,
-        Victim::Consumer => lab.guest_mut(consumer)?.kill_daemon()?,
-        Victim::Target => lab.guest_mut(target)?.kill_daemon()?,
+impl Victim {
+    /// Does `begin`, and kills and restarts the victim at each of the steps, one after another.
+    fn kill_at(
+        &self,
+        lab: &mut Lab,
+        steps: &[&str],
+        count: &mut Count,
+        begin: impl FnOnce(&Lab) -> Result<()>,
+    ) -> Result<()> {
+        let mut log = Log::at_its_end(self.log(lab)?)?;
+        begin(lab)?;
+        for step in steps {
+            log.wait_for(step)?;
+            match self {
+                Self::Operator => lab.kill_operator()?,
+                Self::Daemon(node) => lab.guest_mut(node)?.kill_daemon()?,
+            }
+            count.all += 1;
+            count.late += u32::from(log.next_step()?.is_some());
+            match self {
+                Self::Operator => lab.start_operator()?,
+                Self::Daemon(node) => lab.start_daemon(node)?,
+            }
+        }
+        Ok(())
     }
-    let status = Volume::named(lab, name).attachment()?["status"].clone();
-    say!(
-        "killed {victim:?} when {name} was {label}: {}, mounted {}",
-        status["term"]["phase"],
-        status["array"]["mountPath"]
-    );
-    match victim {
-        Victim::Operator => lab.start_operator()?,
-        Victim::Consumer => lab.start_daemon(consumer)?,
-        Victim::Target => lab.start_daemon(target)?,
+
+    fn log(&self, lab: &Lab) -> Result<PathBuf> {
+        Ok(match self {
+            Self::Operator => lab.dir.join("logs/operator.log"),
+            Self::Daemon(node) => lab.guest(node)?.machine.share.join("logs/node-daemon.log"),
+        })
     }
-    Ok(status)
+}
+
+/// A log that somebody writes to, read line by line.
+struct Log {
+    file: File,
+    rest: String,
+    seen: Vec<String>,
+}
+
+impl Log {
+    fn at_its_end(path: PathBuf) -> Result<Self> {
+        let mut file = File::open(&path).with_context(|| format!("open {}", path.display()))?;
+        file.seek(SeekFrom::End(0))?;
+        Ok(Self { file, rest: String::new(), seen: Vec::new() })
+    }
+
+    /// The next step in it, or none so far.
+    fn next_step(&mut self) -> Result<Option<String>> {
+        self.file.read_to_string(&mut self.rest)?;
+        while let Some((line, rest)) = self.rest.split_once('\n') {
+            let step = step_in(line);
+            self.rest = rest.to_owned();
+            if step.is_some() {
+                return Ok(step);
+            }
+        }
+        Ok(None)
+    }
+
+    fn wait_for(&mut self, beginning: &str) -> Result<()> {
+        let began = Instant::now();
+        while began.elapsed() < secs(60) {
+            match self.next_step()? {
+                Some(step) if step.starts_with(beginning) => return Ok(()),
+                Some(step) => self.seen.push(step),
+                None => pause(Duration::from_millis(2)),
+            }
+        }
+        bail!("waited 60 s for the step `{beginning}`; steps that came instead: {:?}", self.seen)
+    }
+}
+
+/// The step that a line says: of the daemon a field of that name, of the operator the message of its module of effects.
+fn step_in(line: &str) -> Option<String> {
+    let line: Value = serde_json::from_str(line).ok()?;
+    let fields = &line["fields"];
+    let step = match line["target"].as_str()? {
+        "meshstor_operator::volume::apply" => &fields["message"],
+        _ => &fields["step"],
+    };
+    step.as_str().map(str::to_owned)
 }

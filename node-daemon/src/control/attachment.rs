@@ -73,7 +73,7 @@ impl AttachmentWorker {
     /// [`TurnError`] when the step failed.
     pub async fn turn(&mut self) -> Result<Turn, TurnError> {
         let Some(object) = newest(self.ctx.cluster.attachment(&self.name), self.latest.as_ref()) else {
-            tracing::warn!(node = %self.ctx.node, volume = %self.name, "attachment is gone; what runs here is kept");
+            tracing::info!(node = %self.ctx.node, volume = %self.name, "the attachment is gone; its worker ends and touches nothing");
             return Ok(Turn::Gone);
         };
         self.epoch(&object);
