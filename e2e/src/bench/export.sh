@@ -5,7 +5,7 @@ cd /sys/kernel/config/nvmet
 mkdir "subsystems/$nqn"
 echo 0 >"subsystems/$nqn/attr_allow_any_host"
 echo "$queues" >"subsystems/$nqn/attr_qid_max"
-mkdir "hosts/$host"
+mkdir -p "hosts/$host"
 ln -s "/sys/kernel/config/nvmet/hosts/$host" "subsystems/$nqn/allowed_hosts/"
 mkdir "subsystems/$nqn/namespaces/1"
 echo "$device" >"subsystems/$nqn/namespaces/1/device_path"

@@ -5,7 +5,9 @@ if [ -d "subsystems/$nqn" ]; then
 	rm -f "ports/$port/subsystems/$nqn"
 	rmdir "ports/$port" "subsystems/$nqn/namespaces/1"
 	rm -f "subsystems/$nqn/allowed_hosts/$host"
-	rmdir "subsystems/$nqn" "hosts/$host"
+	rmdir "subsystems/$nqn"
+	# Somebody else may export to the same host.
+	rmdir "hosts/$host" 2>/dev/null || true
 fi
 number=$(sgdisk --print "/dev/$drive" | awk '$NF == "hand" { print $1 }')
 if [ -n "$number" ]; then

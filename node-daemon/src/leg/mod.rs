@@ -6,6 +6,7 @@
 mod prepare;
 mod report;
 mod serve;
+mod service;
 #[cfg(test)]
 mod tests;
 mod wipe;

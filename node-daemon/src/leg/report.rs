@@ -3,7 +3,7 @@
 use meshstor_crds::conditions::{self as c, Want};
 use meshstor_crds::{Export, LegPartition, MeshReplica, MeshReplicaStatus, Time};
 
-use super::serve::{Service, confirmed, service};
+use super::service::{Service, confirmed, service};
 use super::{LegStep, View};
 use crate::host::ExportFacts;
 use crate::ids;

@@ -1,7 +1,44 @@
-//! The closed set of things the operator does, as data.
+//! What the operator does, as data: a closed set of writes, and a plan of them.
 
 use meshstor_crds::{Grant, MeshReplicaSpec, Term};
 use std::fmt::{self, Display};
+
+/// Why a spec is not carried out; nothing of it was done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// A condition reason.
+    pub reason: &'static str,
+    /// For people.
+    pub message: String,
+}
+
+impl Refusal {
+    /// A refusal.
+    pub fn new(reason: &'static str, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into() }
+    }
+}
+
+/// Steps in order, and what keeps others from being planned.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plan {
+    /// What to do, in order; stopping after any of them is harmless.
+    pub actions: Vec<Action>,
+    /// Why the volume cannot go on without a change outside.
+    pub blocked: Option<Refusal>,
+}
+
+impl Plan {
+    /// A plan that does something.
+    pub fn of(actions: Vec<Action>) -> Self {
+        Self { actions, blocked: None }
+    }
+
+    /// A plan that does nothing because of `refusal`.
+    pub fn blocked(refusal: Refusal) -> Self {
+        Self { actions: Vec::new(), blocked: Some(refusal) }
+    }
+}
 
 /// One write to the API server. Each is harmless to lose and to repeat: the next plan is derived from what is then
 /// observed (I5).

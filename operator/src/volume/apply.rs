@@ -1,7 +1,7 @@
 //! The hands: each action is one guarded write with the `resourceVersion` that the plan was made from.
 
 use super::action::Action;
-use super::plan::Plan;
+use super::action::Plan;
 use super::world::World;
 use super::{edit, events, guard};
 use crate::MANAGER;

@@ -1,7 +1,7 @@
 //! What only this process has measured: a restart starts these clocks again, which can delay a step, never hurt one.
 
 use kube::ResourceExt as _;
-use meshstor_crds::{EndedReason, MeshAttachment, MeshReplica, Term, TermPhase};
+use meshstor_crds::{EndedReason, MemberState, MeshAttachment, MeshReplica, Term, TermPhase};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -108,7 +108,7 @@ impl Memory {
         now: Instant,
     ) {
         self.idle.retain(|name, _| term.is_some_and(|t| !t.in_sync.contains(name)));
-        for leg in legs.iter().filter(|leg| super::grants::idle(attachment, term, leg)) {
+        for leg in legs.iter().filter(|leg| unused(attachment, term, leg)) {
             let Some(grant) = leg.spec.grant.as_ref().map(|g| (g.epoch, g.number)) else { continue };
             let first = Idle { grant, since: now, grants: 1, last_seen: now };
             let idle = self.idle.entry(leg.name_any()).or_insert(first);
@@ -118,6 +118,24 @@ impl Memory {
             idle.last_seen = now;
         }
     }
+}
+
+/// Whether a remote leg outside S has a live export that the running array does not use although nothing else is
+/// being rebuilt. Its consumer has let it go, and between two connections of one grant no barrier was passed
+/// (rule 9): it needs a new grant. A leg that the consumer is only about to take has [`IDLE_GRANT`] for it.
+fn unused(attachment: Option<&MeshAttachment>, term: Option<&Term>, leg: &MeshReplica) -> bool {
+    let (Some(term), Some(grant), Some(status)) = (term, &leg.spec.grant, &leg.status) else { return false };
+    let observed = attachment.and_then(|a| a.status.as_ref());
+    let array = observed.and_then(|s| s.array.as_ref()).filter(|a| a.epoch == term.epoch && a.device.is_some());
+    let ended = observed.and_then(|s| s.ended.as_ref()).is_some_and(|e| e.epoch == term.epoch);
+    let name = leg.name_any();
+    let left_out = array.is_some_and(|array| {
+        let rebuilding = array.members.iter().any(|m| m.state == MemberState::Rebuilding);
+        !rebuilding && array.resync.is_none() && !array.members.iter().any(|m| m.leg == name)
+    });
+    let live = status.export.as_ref().is_some_and(|e| e.epoch == grant.epoch && e.grant == grant.number);
+    let outside = term.phase == TermPhase::Running && !ended && !term.in_sync.contains(&name);
+    left_out && live && outside && grant.epoch == term.epoch && leg.spec.node != term.node
 }
 
 /// 5 s, 10 s, 20 s … at most 300 s.

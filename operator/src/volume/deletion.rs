@@ -1,8 +1,8 @@
 //! Step 13 of the protocol: every leg is told and confirms, the record retires, then objects go in order.
 
 use super::action::Action;
+use super::action::Plan;
 use super::placing::lost_record;
-use super::plan::Plan;
 use super::terms;
 use super::world::{World, confirmed};
 use kube::ResourceExt as _;

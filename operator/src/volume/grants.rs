@@ -4,7 +4,7 @@ use super::action::Action;
 use super::world::{World, confirmed};
 use crate::node;
 use kube::ResourceExt as _;
-use meshstor_crds::{Grant, MemberState, MeshAttachment, MeshReplica, Term, TermPhase};
+use meshstor_crds::{Grant, MeshReplica, Term, TermPhase};
 use std::time::Duration;
 
 /// Gives, renews and takes back grants of the record's epoch.
@@ -61,22 +61,4 @@ pub fn next_number(leg: &MeshReplica) -> i64 {
     let exported = leg.status.as_ref().and_then(|s| s.export.as_ref()).map_or(0, |e| e.grant);
     let given = leg.spec.grant.as_ref().map_or(0, |g| g.number);
     spent.max(given).max(exported) + 1
-}
-
-/// Whether a remote leg outside S has a live export that the running array does not use although nothing else is
-/// being rebuilt. Its consumer has let it go, and between two connections of one grant no barrier was passed
-/// (rule 9): it needs a new grant. A leg that the consumer is only about to take has [`super::clocks::IDLE_GRANT`] for it.
-pub fn idle(attachment: Option<&MeshAttachment>, term: Option<&Term>, leg: &MeshReplica) -> bool {
-    let (Some(term), Some(grant), Some(status)) = (term, &leg.spec.grant, &leg.status) else { return false };
-    let observed = attachment.and_then(|a| a.status.as_ref());
-    let array = observed.and_then(|s| s.array.as_ref()).filter(|a| a.epoch == term.epoch && a.device.is_some());
-    let ended = observed.and_then(|s| s.ended.as_ref()).is_some_and(|e| e.epoch == term.epoch);
-    let name = leg.name_any();
-    let unused = array.is_some_and(|array| {
-        let rebuilding = array.members.iter().any(|m| m.state == MemberState::Rebuilding);
-        !rebuilding && array.resync.is_none() && !array.members.iter().any(|m| m.leg == name)
-    });
-    let live = status.export.as_ref().is_some_and(|e| e.epoch == grant.epoch && e.grant == grant.number);
-    let outside = term.phase == TermPhase::Running && !ended && !term.in_sync.contains(&name);
-    unused && live && outside && grant.epoch == term.epoch && leg.spec.node != term.node
 }

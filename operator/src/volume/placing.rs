@@ -1,8 +1,7 @@
 //! Step 1 of the protocol: legs get their places, then the attachment is made.
 
-use super::action::Action;
-use super::plan::Plan;
-use super::validate::{Refusal, Settled};
+use super::action::{Action, Plan, Refusal};
+use super::validate::Settled;
 use super::world::World;
 use crate::placement::{self, Cluster, Request, Spot};
 use kube::ResourceExt as _;

@@ -1,34 +1,13 @@
 //! The next safe steps of a volume, derived from what is observed.
 
-use super::action::Action;
+use super::action::{Action, Plan, Refusal};
 use super::clocks::REVOKE_GRACE;
-use super::validate::{Refusal, Settled};
+use super::validate::Settled;
 use super::world::World;
 use super::{deletion, grants, placing, terms};
 use crate::node;
 use meshstor_crds::TermPhase;
 use std::time::Duration;
-
-/// Steps in order, and what keeps others from being planned.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Plan {
-    /// What to do, in order; stopping after any of them is harmless.
-    pub actions: Vec<Action>,
-    /// Why the volume cannot go on without a change outside.
-    pub blocked: Option<Refusal>,
-}
-
-impl Plan {
-    /// A plan that does something.
-    pub fn of(actions: Vec<Action>) -> Self {
-        Self { actions, blocked: None }
-    }
-
-    /// A plan that does nothing because of `refusal`.
-    pub fn blocked(refusal: Refusal) -> Self {
-        Self { actions: Vec::new(), blocked: Some(refusal) }
-    }
-}
 
 /// The next steps. A refused spec stops placement; a placed volume is served on all the same.
 pub fn plan(world: &World, settled: &Result<Settled, Refusal>) -> Plan {

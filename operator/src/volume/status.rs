@@ -1,27 +1,12 @@
 //! A volume's status as a pure function of what was observed. It never lies upward (I7).
 
-use super::plan::Plan;
-use super::validate::{Refusal, Settled};
-use super::verdict::{self, Verdict};
+use super::action::{Plan, Refusal};
+use super::validate::Settled;
+use super::verdict::{self, Picture, Verdict};
 use super::world::{World, prepared};
 use kube::ResourceExt as _;
 use meshstor_crds::conditions::{self, Want};
 use meshstor_crds::{LegState, MemberState, MeshReplica, MeshVolumeStatus, ResolvedPolicy, TermPhase, Time, VolumeLeg};
-
-/// The numbers behind the conditions.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Picture {
-    /// Legs that hold every acknowledged write and, where an array runs, are seen in sync.
-    pub copies: usize,
-    /// Copies that the spec asks for.
-    pub wanted: usize,
-    /// Copies below which the volume is not ready.
-    pub min_in_sync: usize,
-    /// Whether the consumer of a running epoch does not answer: what it reported is old.
-    pub blind: bool,
-    /// Whether a rebuild or resync runs, as last reported.
-    pub rebuilding: bool,
-}
 
 /// The status of `world`.
 pub fn status(world: &World, settled: &Result<Settled, Refusal>, plan: &Plan) -> MeshVolumeStatus {

@@ -1,7 +1,8 @@
 //! Validation and status as tables: what is refused, and that status never lies upward (I7).
 
+use super::action::Plan;
 use super::fixtures::*;
-use super::plan::{Plan, plan};
+use super::plan::plan;
 use super::status::status;
 use super::validate::validate;
 use super::world::World;

@@ -1,27 +1,12 @@
 //! What the spec and the policy come to, and what of it nothing realises yet.
 
+use super::action::Refusal;
 use super::world::World;
 use crate::policy;
 use meshstor_crds::{Bitmap, MIB, MeshVolumeSpec, ReplicaSetPolicySpec, ResolvedPolicy, conditions, quantity};
 
 /// What a partition has over the capacity: MD metadata and headroom (`docs/explanation/protocol.md`, 1).
 pub const HEADROOM: u64 = 8 * MIB;
-
-/// Why a spec is not carried out; nothing of it was done.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// A condition reason.
-    pub reason: &'static str,
-    /// For people.
-    pub message: String,
-}
-
-impl Refusal {
-    /// A refusal.
-    pub fn new(reason: &'static str, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into() }
-    }
-}
 
 /// A spec that can be carried out.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,12 +1,26 @@
 //! How a volume is, in one word and a message: the decision behind `Ready`, `Reconciling` and `Stalled`.
 
 use super::clocks::REVOKE_GRACE;
-use super::status::Picture;
 use super::terms::{self, Answers};
 use super::world::{World, prepared};
 use kube::ResourceExt as _;
 use meshstor_crds::conditions::{self, Want};
 use meshstor_crds::{EndedReason, MeshReplica, Term, TermPhase};
+
+/// The numbers behind the conditions.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Picture {
+    /// Legs that hold every acknowledged write and, where an array runs, are seen in sync.
+    pub copies: usize,
+    /// Copies that the spec asks for.
+    pub wanted: usize,
+    /// Copies below which the volume is not ready.
+    pub min_in_sync: usize,
+    /// Whether the consumer of a running epoch does not answer: what it reported is old.
+    pub blind: bool,
+    /// Whether a rebuild or resync runs, as last reported.
+    pub rebuilding: bool,
+}
 
 /// What `Ready` says, and which of `Reconciling` and `Stalled` stands beside it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use super::super::{Content, Result};
 use super::command::{Answer, Tool};
 use super::direct::{Access, Direct};
 use super::error::{Doing, conflict, failed};
-use super::legs::zero_device;
+use super::zero::zero_device;
 use super::{RealHost, mounts, sysfs};
 use rustix::mount::{MountFlags, UnmountFlags};
 use std::path::{Path, PathBuf};

@@ -5,12 +5,9 @@ use super::direct::{Access, Direct, MIB};
 use super::drives::Drive;
 use super::error::{Doing, busy, conflict, failed};
 use super::gpt::{Entry, LEG_TYPE};
+use super::zero::zero_device;
 use super::{RealHost, disk, ledger, sysfs};
-use rustix::fs::{FallocateFlags, fallocate};
 use std::path::{Path, PathBuf};
-
-/// Zeroing goes in steps of this, so that progress moves and a signal is not far off.
-const STEP: u64 = 64 * MIB;
 
 impl RealHost {
     pub(super) fn leg_facts(&self, leg: &LegRef) -> Result<LegFacts> {
@@ -185,21 +182,6 @@ impl RealHost {
         let sectors: Option<u64> = sysfs::number(self.config.sys.join("class/block").join(name).join("size"));
         sectors.map(|s| s * 512).ok_or_else(|| failed(action(), "it is no block device"))
     }
-}
-
-/// Makes a device read as zeros, durably, with whatever the drive offers for it; the kernel writes zeros where it offers
-/// nothing. Nobody else may have claimed the device.
-pub(super) fn zero_device(device: &Path, size: u64, progress: &dyn Fn(u8)) -> Result<()> {
-    let action = || format!("zero {}", device.display());
-    let open = Direct::open(device, Access::Exclusive).doing(action)?;
-    let mut at = 0;
-    while at < size {
-        let step = STEP.min(size - at);
-        fallocate(open.file(), FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE, at, step).doing(action)?;
-        at += step;
-        progress(u8::try_from(at * 100 / size).unwrap_or(100));
-    }
-    open.sync().doing(action)
 }
 
 /// What an earlier partition left at the ends of an extent (an MD superblock) must not be seen by anybody's udev rules

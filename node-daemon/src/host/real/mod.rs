@@ -27,6 +27,7 @@ mod pattern;
 mod revoke;
 mod superblock;
 mod sysfs;
+mod zero;
 
 use super::{
     ArrayFacts, ArrayMember, ArraySpec, ConnectSpec, ConnectionFacts, Content, ExportFacts, ExportSpec, Host,

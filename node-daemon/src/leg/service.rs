@@ -1,0 +1,67 @@
+//! What a leg may serve, by its spec, its ledger and its exports; and whether an older epoch is over.
+
+use meshstor_crds::{Grant, naming};
+
+use super::View;
+use crate::host::{ExportFacts, LedgerEntry};
+
+/// What the leg may serve now.
+pub(super) enum Service<'a> {
+    /// Nobody may use it.
+    Nobody,
+    /// This node's own array may.
+    Local,
+    /// The grant's host may, through this export.
+    Live(&'a Grant, &'a ExportFacts),
+    /// The grant was served before and its export is gone: it is never served again.
+    Spent(&'a Grant),
+    /// It may be exported now.
+    Open(&'a Grant),
+}
+
+/// No I/O of an older epoch can land (rule 2): every export of one is gone, and no array of one holds the leg.
+pub(super) fn confirmed(view: &View<'_>) -> bool {
+    let epoch = view.spec().epoch;
+    let facts = view.facts;
+    let ours = |l: &LedgerEntry| l.epoch == epoch && (facts.held_by.is_none() || (epoch > 0 && l.local_epoch == epoch));
+    facts.ledger.as_ref().is_some_and(ours) && unwanted(view).is_none()
+}
+
+/// An export that must go: any but the live one of the current grant.
+pub(super) fn unwanted<'a>(view: &'a View<'_>) -> Option<&'a ExportFacts> {
+    let live = match service(view) {
+        Service::Live(_, export) if !view.disowned => Some(&export.nqn),
+        _ => None,
+    };
+    view.facts.exports.iter().find(|e| Some(&e.nqn) != live)
+}
+
+/// What the spec's grant comes to.
+pub(super) fn service<'a>(view: &'a View<'_>) -> Service<'a> {
+    let spec = view.spec();
+    let ledger = view.facts.ledger.clone().unwrap_or_default();
+    // A leg that was told of a newer epoch than its spec's serves nobody.
+    let Some(grant) = spec.grant.as_ref().filter(|g| g.epoch == spec.epoch && ledger.epoch == spec.epoch) else {
+        return Service::Nobody;
+    };
+    if grant.consumer == view.node {
+        return Service::Local;
+    }
+    let nqn = naming::export_nqn(view.uid(), grant.epoch, grant.number);
+    match view.facts.exports.iter().find(|e| e.nqn == nqn) {
+        Some(export) if whole(export, grant) && ledger.spent_grant == grant.number => Service::Live(grant, export),
+        _ if ledger.spent_grant < grant.number => Service::Open(grant),
+        None if ledger.spent_grant == grant.number && view.memory.unserved == Some(grant.number) => {
+            Service::Open(grant)
+        }
+        _ => Service::Spent(grant),
+    }
+}
+
+fn whole(export: &ExportFacts, grant: &Grant) -> bool {
+    export.enabled
+        && export.listening.is_some()
+        && export.device.is_some()
+        && export.device_uuid.is_some()
+        && export.host_nqn.as_deref() == Some(grant.host_nqn.as_str())
+}
