@@ -3,9 +3,10 @@
 //! The harness executes itself again under `unshare`; there it is process 1, and when it ends, for whatever reason, the kernel
 //! ends everything that it started and removes the bridge, the taps and the memory file systems.
 
+use std::fs::File;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, Result};
 
@@ -36,9 +37,12 @@ pub fn enter() -> anyhow::Error {
     }
 }
 
-/// Starts this executable again inside, with a link to the machine's own network, and gives the process that holds it.
-pub fn enter_beside() -> Result<Child> {
-    let child = unshare()?.process_group(0).spawn().context("missing prerequisite: unshare")?;
+/// Starts this executable again inside, with its output in `log` and a link to the machine's own network, and gives the process
+/// that holds it.
+pub fn enter_beside(log: &File) -> Result<Child> {
+    let mut command = unshare()?;
+    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log.try_clone()?).process_group(0);
+    let child = command.spawn().context("missing prerequisite: unshare")?;
     let children = format!("/proc/{0}/task/{0}/children", child.id());
     let inner = wait_for("the lab's first process", secs(10), || {
         let pid = std::fs::read_to_string(&children)?.trim().to_owned();
@@ -90,9 +94,11 @@ pub fn join_outer_network() -> Result<()> {
     ip(&["link", "set", inside, "master", "ms0", "up"])
 }
 
-/// Whether the machine's end of the link to a kept lab is there; it goes some time after the lab's last process.
-pub fn is_linked() -> bool {
-    Path::new("/sys/class/net").join(OUTER_LINK.0).exists()
+/// Removes the link to a kept lab whose processes are gone. By itself it goes only with the namespace, which the last
+/// connections of the dead hold for minutes.
+pub fn unlink() -> Result<()> {
+    let (outside, _) = OUTER_LINK;
+    if Path::new("/sys/class/net").join(outside).exists() { ip(&["link", "delete", outside]) } else { Ok(()) }
 }
 
 /// Makes the tap of one guest on the bridge.

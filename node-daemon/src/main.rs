@@ -144,7 +144,7 @@ async fn work(options: Options, host: Arc<RealHost>, facts: NodeFacts, client: C
         host,
         cluster: Arc::new(cluster),
         write_mostly: !facts.capabilities.iter().any(measured),
-        wakeups: Arc::new(SysfsWakeups),
+        wakeups: Arc::new(SysfsWakeups::start("/sys".into()).context("watch the kernel")?),
         timing: Timing::default(),
         override_addresses: Mutex::default(),
         node_changed: Notify::new(),

@@ -1,108 +1,281 @@
-//! Wake-ups from the kernel: `poll()` on the sysfs attributes of a running array.
+//! Wake-ups from the kernel, by one thread for all volumes.
 //!
-//! MD notifies `array_state`, `degraded` and `sync_action`. The kernel has no such event for a controller that goes
-//! from `live` to `connecting`: as long as there are remote connections, their state is looked at once a second.
+//! MD notifies `array_state`, `degraded`, `sync_action` and the `state` of each member: the thread sleeps in `poll()` on those. The kernel has no such
+//! event for a controller that goes from `live` to `connecting`; once a second the thread reads the `state` of each through a file
+//! that stays open, which is one system call a controller. Nobody is woken as long as all of them are live.
 
 use std::fs::File;
-use std::io::Read as _;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
-/// Called when something about an array may have changed.
+/// Called when something about a volume may have changed.
 pub type Wake = Arc<dyn Fn() + Send + Sync>;
+
+/// What of the kernel one volume's worker must hear of.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Watched {
+    /// Its array, `/dev/mdN`.
+    pub array: Option<PathBuf>,
+    /// Kernel names of the array's members.
+    pub members: Vec<String>,
+    /// Its controllers, with the NQN of each: the kernel uses names again.
+    pub controllers: Vec<(String, String)>,
+}
 
 /// Ends its watch when it is dropped.
 #[derive(Debug, Default)]
-pub struct Watch(Arc<AtomicBool>);
+pub struct Watch {
+    over: Arc<AtomicBool>,
+    bell: Option<Arc<OwnedFd>>,
+}
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.over.store(true, Ordering::Relaxed);
+        self.bell.iter().for_each(|bell| ring(bell));
     }
 }
 
-/// Who tells when arrays change.
+/// Who tells when arrays and controllers change.
 pub trait Wakeups: Send + Sync {
-    /// Calls `wake` after each change of `array` (`/dev/mdN`) until the watch is dropped or the array is gone.
-    fn watch(&self, array: &Path, wake: Wake) -> Watch;
+    /// Calls `wake` once, and after each change of `watched` until the watch is dropped.
+    fn watch(&self, watched: &Watched, wake: Wake) -> Watch;
 }
 
 /// The kernel's own.
-#[derive(Debug, Default)]
-pub struct SysfsWakeups;
+#[derive(Debug)]
+pub struct SysfsWakeups {
+    sys: PathBuf,
+    bell: Arc<OwnedFd>,
+    entries: Entries,
+}
 
 /// Attributes of `/sys/block/mdN/md` that MD notifies.
 const ATTRIBUTES: [&str; 3] = ["array_state", "degraded", "sync_action"];
-/// Seconds between two looks at whether the watch was dropped.
-const LOOK: i64 = 5;
+/// Between two looks at the controllers.
+const LOOK: Duration = Duration::from_secs(1);
+
+type Entries = Arc<Mutex<Vec<Arc<Entry>>>>;
+
+/// One watch.
+struct Entry {
+    over: Arc<AtomicBool>,
+    array: Vec<File>,
+    controllers: Vec<Controller>,
+    wake: Wake,
+}
+
+struct Controller {
+    state: Option<File>,
+    live: AtomicBool,
+}
+
+impl SysfsWakeups {
+    /// Starts the thread, which ends with the process.
+    ///
+    /// # Errors
+    /// When the kernel gives no event file descriptor.
+    pub fn start(sys: PathBuf) -> std::io::Result<Self> {
+        let bell = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+        let entries = Entries::default();
+        let (heard, served) = (Arc::clone(&bell), Arc::clone(&entries));
+        std::thread::Builder::new().name("wakeups".to_owned()).spawn(move || serve(&heard, &served))?;
+        Ok(Self { sys, bell, entries })
+    }
+}
 
 impl Wakeups for SysfsWakeups {
-    fn watch(&self, array: &Path, wake: Wake) -> Watch {
-        let watch = Watch::default();
-        let name = array.file_name().map(PathBuf::from).unwrap_or_default();
-        let (dir, over) = (Path::new("/sys/block").join(name).join("md"), Arc::clone(&watch.0));
-        std::thread::spawn(move || follow(&dir, &over, &wake));
-        watch
-    }
-}
-
-fn follow(dir: &Path, over: &AtomicBool, wake: &Wake) {
-    while !over.load(Ordering::Relaxed) {
-        // Opened anew each time: the read arms the next notification. The wake-up comes after that, so that a change
-        // while somebody looks at the array is told once more.
-        let Some(files) = open(dir) else { return wake() };
+    fn watch(&self, watched: &Watched, wake: Wake) -> Watch {
+        let over = Arc::new(AtomicBool::new(false));
+        let name = watched.array.as_ref().and_then(|a| a.file_name());
+        let dir = name.map(|name| self.sys.join("block").join(name).join("md"));
+        let members = watched.members.iter().map(|name| format!("dev-{name}/state"));
+        let attributes = ATTRIBUTES.iter().map(ToString::to_string).chain(members);
+        let array = dir.map(|dir| attributes.filter_map(|a| armed(&dir.join(a))).collect()).unwrap_or_default();
+        let controller = |(name, _): &(String, String)| Controller {
+            state: File::open(self.sys.join("class/nvme").join(name).join("state")).ok(),
+            live: AtomicBool::new(true),
+        };
+        let controllers = watched.controllers.iter().map(controller).collect();
+        let entry = Entry { over: Arc::clone(&over), array, controllers, wake: Arc::clone(&wake) };
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::new(entry));
+        ring(&self.bell);
+        // What changed between the caller's look and the arming is told now.
         wake();
-        if !changed(&files, over) {
-            return;
-        }
+        Watch { over, bell: Some(Arc::clone(&self.bell)) }
     }
 }
 
-/// Waits for a change; false when the watch is over.
-fn changed(files: &[File], over: &AtomicBool) -> bool {
-    let timeout = Timespec { tv_sec: LOOK, tv_nsec: 0 };
-    while !over.load(Ordering::Relaxed) {
-        let mut fds: Vec<PollFd<'_>> = files.iter().map(|f| PollFd::new(f, PollFlags::PRI | PollFlags::ERR)).collect();
-        match poll(&mut fds, Some(&timeout)) {
-            Ok(0) | Err(rustix::io::Errno::INTR) => {}
-            Ok(_) => return true,
-            Err(_) => return false,
-        }
-    }
-    false
-}
-
-fn open(dir: &Path) -> Option<Vec<File>> {
-    ATTRIBUTES.iter().map(|a| armed(&dir.join(a))).collect()
-}
-
+/// Opens an attribute; the read arms its next notification.
 fn armed(path: &Path) -> Option<File> {
-    let mut file = File::open(path).ok()?;
-    let mut text = String::new();
-    file.read_to_string(&mut text).ok()?;
-    Some(file)
+    let file = File::open(path).ok()?;
+    arm(&file).then_some(file)
+}
+
+fn arm(file: &File) -> bool {
+    file.read_at(&mut [0; 64], 0).is_ok()
+}
+
+fn ring(bell: &OwnedFd) {
+    // Full means that it rings already.
+    let _ = rustix::io::write(bell, &1_u64.to_ne_bytes());
+}
+
+fn serve(bell: &OwnedFd, entries: &Entries) {
+    let mut looked = Instant::now();
+    loop {
+        let current = {
+            let mut entries = entries.lock().unwrap_or_else(PoisonError::into_inner);
+            entries.retain(|e| !e.over.load(Ordering::Relaxed));
+            entries.clone()
+        };
+        let remote = current.iter().any(|e| !e.controllers.is_empty());
+        let fired = wait(bell, &current, remote.then(|| LOOK.saturating_sub(looked.elapsed())));
+        for (entry, fired) in current.iter().zip(fired) {
+            if fired {
+                // Armed before the wake-up: a change while somebody looks at the array is told once more.
+                for file in &entry.array {
+                    let _ = arm(file);
+                }
+                (entry.wake)();
+            }
+        }
+        if looked.elapsed() >= LOOK {
+            looked = Instant::now();
+            current.iter().filter(|e| e.lost_one()).for_each(|e| (e.wake)());
+        }
+    }
+}
+
+/// Waits for a change, for the bell, or for the time to be over; says of whose array something was told.
+fn wait(bell: &OwnedFd, entries: &[Arc<Entry>], timeout: Option<Duration>) -> Vec<bool> {
+    let mut fds = vec![PollFd::new(bell, PollFlags::IN)];
+    let all = entries.iter().flat_map(|e| &e.array);
+    fds.extend(all.map(|file| PollFd::new(file, PollFlags::PRI | PollFlags::ERR)));
+    let timeout = timeout.and_then(|t| Timespec::try_from(t).ok());
+    if poll(&mut fds, timeout.as_ref()).is_err() {
+        return vec![false; entries.len()];
+    }
+    if !fds[0].revents().is_empty() {
+        let _ = rustix::io::read(bell, &mut [0; 8]);
+    }
+    let mut rest = fds[1..].iter();
+    entries.iter().map(|e| rest.by_ref().take(e.array.len()).filter(|f| !f.revents().is_empty()).count() > 0).collect()
+}
+
+impl Entry {
+    /// Whether a controller is no longer live that was so at the last look. One that is gone is not live.
+    fn lost_one(&self) -> bool {
+        let lost = |controller: &Controller| {
+            let live = controller.is_live();
+            controller.live.swap(live, Ordering::Relaxed) && !live
+        };
+        self.controllers.iter().filter(|c| lost(c)).count() > 0
+    }
+}
+
+impl Controller {
+    fn is_live(&self) -> bool {
+        let mut text = [0; 16];
+        let read = self.state.as_ref().and_then(|file| file.read_at(&mut text, 0).ok());
+        read.is_some_and(|n| text.get(..n).is_some_and(|t| t.starts_with(b"live")))
+    }
+}
+
+impl std::fmt::Debug for Entry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Entry").field("array", &self.array).finish_non_exhaustive()
+    }
 }
 
 /// Wake-ups on command, for tests.
 #[derive(Default)]
-pub struct FakeWakeups(Mutex<Vec<(PathBuf, Wake)>>);
+pub struct FakeWakeups(Mutex<Vec<(Watched, Wake)>>);
 
 impl FakeWakeups {
     /// Wakes whoever watches the array.
     pub fn fire(&self, array: &Path) {
         let watched = self.0.lock().map(|w| w.clone()).unwrap_or_default();
-        watched.iter().filter(|(a, _)| a == array).for_each(|(_, wake)| wake());
+        watched.iter().filter(|(w, _)| w.array.as_deref() == Some(array)).for_each(|(_, wake)| wake());
     }
 }
 
 impl Wakeups for FakeWakeups {
-    fn watch(&self, array: &Path, wake: Wake) -> Watch {
-        if let Ok(mut watched) = self.0.lock() {
-            watched.push((array.to_owned(), wake));
+    fn watch(&self, watched: &Watched, wake: Wake) -> Watch {
+        if let Ok(mut all) = self.0.lock() {
+            all.push((watched.clone(), wake));
         }
         Watch::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::{Receiver, channel};
+
+    struct Bench {
+        sys: PathBuf,
+        wakeups: SysfsWakeups,
+    }
+
+    impl Bench {
+        fn new(test: &str) -> Self {
+            let sys = std::env::temp_dir().join(format!("meshstor-wake-{test}-{}", std::process::id()));
+            std::fs::create_dir_all(sys.join("class/nvme/nvme0")).unwrap();
+            std::fs::write(sys.join("class/nvme/nvme0/state"), "live\n").unwrap();
+            Self { wakeups: SysfsWakeups::start(sys.clone()).unwrap(), sys }
+        }
+
+        fn watch(&self) -> (Watch, Receiver<()>) {
+            let (sender, woken) = channel();
+            let controllers = vec![("nvme0".to_owned(), "nqn".to_owned())];
+            let sender = Mutex::new(sender);
+            let wake = Arc::new(move || sender.lock().unwrap().send(()).unwrap_or_default());
+            (self.wakeups.watch(&Watched { controllers, ..Watched::default() }, wake), woken)
+        }
+
+        fn state(&self, text: &str) {
+            std::fs::write(self.sys.join("class/nvme/nvme0/state"), text).unwrap();
+        }
+    }
+
+    impl Drop for Bench {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.sys);
+        }
+    }
+
+    const SOON: Duration = Duration::from_secs(20);
+
+    #[test]
+    fn a_controller_that_is_no_longer_live_wakes_once_and_again_after_it_was_live() {
+        let bench = Bench::new("lost");
+        let (_watch, woken) = bench.watch();
+        woken.recv_timeout(SOON).unwrap();
+        assert!(woken.recv_timeout(LOOK * 2).is_err(), "nobody is woken as long as it is live");
+        bench.state("connecting\n");
+        woken.recv_timeout(SOON).unwrap();
+        assert!(woken.recv_timeout(LOOK * 2).is_err(), "whoever was woken looks by himself from then on");
+        bench.state("live\n");
+        assert!(woken.recv_timeout(LOOK * 2).is_err());
+        bench.state("connecting\n");
+        woken.recv_timeout(SOON).unwrap();
+    }
+
+    #[test]
+    fn a_watch_that_was_dropped_wakes_nobody() {
+        let bench = Bench::new("dropped");
+        let (watch, woken) = bench.watch();
+        woken.recv_timeout(SOON).unwrap();
+        drop(watch);
+        bench.state("connecting\n");
+        assert!(woken.recv_timeout(LOOK * 2).is_err());
     }
 }

@@ -1,5 +1,6 @@
 //! `meshstor-lab`: brings the lab up, and shows the demo or measures in it.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitCode};
 
@@ -162,10 +163,18 @@ fn beside(name: &str) -> Result<ExitCode> {
     let file = outcome_file(name)?;
     std::fs::create_dir_all(results_directory()?)?;
     std::fs::write(&file, "")?;
-    let mut child = netns::enter_beside()?;
+    netns::unlink()?;
+    let log = results_directory()?.join(format!("{name}.log"));
+    let mut child = netns::enter_beside(&File::create(&log)?)?;
     let kept = Kept { pid: child.id(), started: started(child.id()).context("the lab's process has ended")? };
     std::fs::write(kept_file()?, serde_json::to_vec(&kept)?)?;
-    let outcome = wait_for("the lab", secs(1800), || outcome(&mut child, &file))?;
+    let mut shown = File::open(&log)?;
+    let outcome = wait_for("the lab", secs(1800), || {
+        let outcome = outcome(&mut child, &file);
+        // The lab outlives this process, so its output goes to a file: a pipe would keep whoever reads ours waiting for ever.
+        std::io::copy(&mut shown, &mut std::io::stdout())?;
+        outcome
+    })?;
     if outcome == "ok" {
         return Ok(ExitCode::SUCCESS);
     }
@@ -195,10 +204,11 @@ fn read_kept() -> Result<Option<Kept>> {
     Ok((started(kept.pid).as_ref() == Some(&kept.started)).then_some(kept))
 }
 
-/// When a process started, in ticks since boot.
+/// When a process started, in ticks since boot; nothing of one that has ended, whether or not its parent has taken note.
 fn started(pid: u32) -> Option<String> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat.rsplit_once(')')?.1.split_whitespace().nth(19).map(str::to_owned)
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    (fields.next()? != "Z").then(|| fields.nth(18).map(str::to_owned))?
 }
 
 fn down() -> Result<()> {
@@ -209,8 +219,9 @@ fn down() -> Result<()> {
     // --kill-child: with this process goes the first process inside, and with that everything.
     run(std::process::Command::new("kill").args(["-9", &kept.pid.to_string()]))?;
     wait_for("the lab to be gone", secs(30), || {
-        let there = started(kept.pid).as_ref() == Some(&kept.started) || netns::is_linked();
+        let there = started(kept.pid).as_ref() == Some(&kept.started);
         Ok(if there { Look::NotYet("it is still there".to_owned()) } else { Look::Done(()) })
     })?;
+    netns::unlink()?;
     forget_kept()
 }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use meshstor_crds::MeshAttachment;
+use meshstor_crds::{MeshAttachment, TermPhase};
 use tokio::sync::{Notify, OwnedMutexGuard};
 use tokio::task::JoinHandle;
 
@@ -17,8 +17,8 @@ use super::error::{Class, ClusterError, TurnError, host as class_of};
 use super::leg::now;
 use super::observe::{Seen, Silence, look};
 use crate::attachment::{Memory, Step, View, plan, record, report_now};
-use crate::host::HostError;
-use crate::wake::Watch;
+use crate::host::{ControllerState, HostError};
+use crate::wake::{Watch, Watched};
 
 struct Slow {
     step: Step,
@@ -45,8 +45,8 @@ pub struct AttachmentWorker {
     waiting: Option<Instant>,
     slow: Option<Slow>,
     resting: Option<Resting>,
-    /// The array's device while there is one, and its watch.
-    pub watched: Option<(std::path::PathBuf, Watch)>,
+    /// What of the kernel is watched, if anything.
+    pub watched: Option<(Watched, Watch)>,
 }
 
 impl AttachmentWorker {
@@ -80,7 +80,7 @@ impl AttachmentWorker {
         self.harvest(&object).await?;
         let seen = look(&self.ctx, &object).await?;
         let step = self.planned(&object, &seen);
-        let tick = !seen.connections.is_empty();
+        let tick = self.is_restless(&object, &seen);
         self.step(&object, &seen, step, tick).await
     }
 
@@ -199,7 +199,7 @@ impl AttachmentWorker {
     }
 
     async fn step(&mut self, object: &MeshAttachment, seen: &Seen, step: Step, tick: bool) -> Result<Turn, TurnError> {
-        self.note_array(seen);
+        self.note_kernel(seen);
         if step == Step::Settled {
             return Ok(Turn::Settled { tick: tick || self.resting.is_some() });
         }
@@ -226,13 +226,28 @@ impl AttachmentWorker {
         }
     }
 
-    fn note_array(&mut self, seen: &Seen) {
-        let device = seen.array.as_ref().map(|a| a.device.clone());
-        if device.as_ref() != self.watched.as_ref().map(|(d, _)| d) {
+    /// Has the kernel's changes of what is here rung in.
+    fn note_kernel(&mut self, seen: &Seen) {
+        let controllers = seen.connections.iter().map(|c| (c.controller.clone(), c.nqn.clone())).collect();
+        let members = seen.array.iter().flat_map(|a| &a.members).map(|m| m.name.clone()).collect();
+        let now = Watched { array: seen.array.as_ref().map(|a| a.device.clone()), members, controllers };
+        if self.watched.as_ref().is_none_or(|(watched, _)| *watched != now) {
             let (wake, wakeups) = (Arc::clone(&self.wake), Arc::clone(&self.ctx.wakeups));
             let ring = move || wake.notify_one();
-            self.watched = device.map(|d| (d.clone(), wakeups.watch(&d, Arc::new(ring))));
+            let watch = (now != Watched::default()).then(|| wakeups.watch(&now, Arc::new(ring)));
+            self.watched = watch.map(|watch| (now, watch));
         }
+    }
+
+    /// Whether time alone can change what is to be done: a leg that does not answer is held against the clock, a rebuild moves
+    /// without an event, a start waits for its legs. A volume that runs on live connections is told of everything.
+    fn is_restless(&self, object: &MeshAttachment, seen: &Seen) -> bool {
+        let silent = seen.connections.iter().any(|c| c.state != ControllerState::Live);
+        let rebuilding = seen.array.as_ref().is_some_and(|a| a.sync.is_some());
+        let term = object.status.as_ref().and_then(|s| s.term.as_ref()).filter(|t| t.node == self.ctx.node);
+        let starting =
+            term.is_some_and(|t| matches!(t.phase, TermPhase::Started | TermPhase::Running)) && seen.array.is_none();
+        silent || rebuilding || starting
     }
 
     /// What a lost leg needs; it is awaited here.

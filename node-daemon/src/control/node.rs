@@ -1,7 +1,7 @@
 //! The node's own object: what it has, and a heartbeat.
 
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kube::api::PostParams;
 use kube::{Api, Client};
@@ -20,33 +20,60 @@ const HEARTBEAT: Duration = Duration::from_secs(30);
 /// Capabilities without which no volume can be served.
 const REQUIRED: [&str; 5] = ["raid1", "nvmet-tcp", "nvme-tcp", "mdadm", "nft"];
 
-/// Keeps the `MeshNode` until the process ends.
+/// Keeps the `MeshNode` until the process ends. The node is looked at when its drives changed and every now and then; a heartbeat
+/// in between repeats what was seen.
 pub async fn keep(ctx: Arc<Context>, client: Client) {
     let api: Api<MeshNode> = Api::all(client);
+    let mut written = None;
+    let mut seen = look(&ctx).await;
+    let mut looked = Instant::now();
     loop {
-        let pause = match turn(&ctx, &api).await {
-            Ok(()) => HEARTBEAT,
+        let pause = match turn(&ctx, &api, written.take(), &seen).await {
+            Ok(object) => {
+                written = Some(object);
+                HEARTBEAT
+            }
             Err(error) => {
                 tracing::warn!(node = %ctx.node, %error, "node status not written");
                 Duration::from_secs(2)
             }
         };
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            () = ctx.node_changed.notified() => tokio::time::sleep(Duration::from_millis(500)).await,
+        let changed = tokio::select! {
+            () = tokio::time::sleep(pause) => false,
+            () = ctx.node_changed.notified() => true,
+        };
+        if changed {
+            // Several changes at once are one.
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+        if changed || seen.is_err() || looked.elapsed() >= ctx.timing.full {
+            seen = look(&ctx).await;
+            looked = Instant::now();
         }
     }
 }
 
-async fn turn(ctx: &Context, api: &Api<MeshNode>) -> Result<(), TurnError> {
-    let mut object = get_or_create(ctx, api).await?;
+/// The node's facts, or why it cannot be looked at.
+async fn look(ctx: &Context) -> Result<NodeFacts, String> {
+    ctx.blocking(|host| host.node()).await.map_err(|error| error.to_string())
+}
+
+/// Writes what is known over the object as it was last written, or as it is if that is not known.
+async fn turn(
+    ctx: &Context,
+    api: &Api<MeshNode>,
+    written: Option<MeshNode>,
+    seen: &Result<NodeFacts, String>,
+) -> Result<MeshNode, TurnError> {
+    let mut object = match written {
+        Some(object) => object,
+        None => get_or_create(ctx, api).await?,
+    };
     *ctx.override_addresses.lock().unwrap_or_else(PoisonError::into_inner) = object.spec.addresses.clone();
-    let facts = ctx.blocking(|host| host.node()).await;
     let old = object.status.clone().unwrap_or_default();
-    object.status = Some(status(&old, facts, ctx.listen(), object.metadata.generation, &now()));
+    object.status = Some(status(&old, seen, ctx.listen(), object.metadata.generation, &now()));
     let params = PostParams::default();
-    ask(format!("node {}", ctx.node), api.replace_status(&ctx.node, &params, &object)).await?;
-    Ok(())
+    Ok(ask(format!("node {}", ctx.node), api.replace_status(&ctx.node, &params, &object)).await?)
 }
 
 async fn get_or_create(ctx: &Context, api: &Api<MeshNode>) -> Result<MeshNode, ClusterError> {
@@ -59,20 +86,17 @@ async fn get_or_create(ctx: &Context, api: &Api<MeshNode>) -> Result<MeshNode, C
 
 fn status(
     old: &MeshNodeStatus,
-    facts: Result<NodeFacts, TurnError>,
+    seen: &Result<NodeFacts, String>,
     addresses: Vec<String>,
     generation: Option<i64>,
     now: &Time,
 ) -> MeshNodeStatus {
-    let (seen, wants) = match facts {
-        Ok(facts) => {
-            let wants = wants(&facts, &addresses);
-            (filled(facts), wants)
-        }
-        Err(error) => (old.clone(), not_ready(c::REASON_HOST_ERROR, error.to_string())),
+    let (shown, wants) = match seen {
+        Ok(facts) => (filled(facts.clone()), wants(facts, &addresses)),
+        Err(error) => (old.clone(), not_ready(c::REASON_HOST_ERROR, error.clone())),
     };
     let conditions = c::apply(&old.conditions, &wants, generation, now);
-    MeshNodeStatus { observed_generation: generation, conditions, addresses, heartbeat: Some(now.clone()), ..seen }
+    MeshNodeStatus { observed_generation: generation, conditions, addresses, heartbeat: Some(now.clone()), ..shown }
 }
 
 fn wants(facts: &NodeFacts, addresses: &[String]) -> Vec<Want> {

@@ -42,22 +42,22 @@ pub async fn look(ctx: &Context, attachment: &MeshAttachment) -> Result<Seen, Tu
     let volume = ctx.cluster.volume(&name).filter(|v| v.metadata.uid == uid);
     let uuid = uid.as_deref().map(ids::array);
     let local: Vec<_> = replicas.iter().filter(|r| r.spec.node == ctx.node).map(|r| reference(r)).collect();
+    let uids: BTreeSet<String> = replicas.iter().filter_map(|r| r.metadata.uid.clone()).collect();
     let (array, connections, facts) = ctx
         .blocking(move |host| {
-            let array = host.arrays()?.into_iter().find(|a| Some(a.uuid) == uuid);
+            let array = uuid.map(|uuid| host.array(uuid)).transpose()?.flatten();
+            let ours = |nqn: &str| Nqn::parse(nqn).is_some_and(|n| uids.contains(n.leg_uid));
             // A local leg that cannot be seen is one without facts: its member is known by its remembered name.
             let seen = |leg| host.leg(leg).unwrap_or_default();
             let facts: Vec<_> = local.iter().map(|leg| (leg.uuid, seen(leg))).collect();
-            Ok((array, host.connections()?, facts))
+            Ok((array, host.connections_of(&ours)?, facts))
         })
         .await?;
     let facts = |r: &MeshReplica| facts.iter().find(|(u, _)| *u == reference(r).uuid).map(|(_, f)| f.clone());
     let here = |r: &MeshReplica| (r.spec.node == ctx.node).then(|| facts(r).unwrap_or_default());
-    let uids: BTreeSet<String> = replicas.iter().filter_map(|r| r.metadata.uid.clone()).collect();
-    let ours = |c: &ConnectionFacts| Nqn::parse(&c.nqn).is_some_and(|n| uids.contains(n.leg_uid));
     Ok(Seen {
         array,
-        connections: connections.into_iter().filter(ours).collect(),
+        connections,
         params: volume.and_then(|v| params(ctx, &v, uuid?)),
         legs: replicas.into_iter().map(|r| (Arc::clone(&r), here(&r))).collect(),
     })

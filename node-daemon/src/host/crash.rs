@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use uuid::Uuid;
 
 use super::{
     ArrayFacts, ArrayMember, ArraySpec, ConnectSpec, ConnectionFacts, Content, ExportFacts, ExportSpec, Host,
@@ -96,6 +97,12 @@ impl<H: Host> Host for CrashHost<H> {
     }
     fn connections(&self) -> Result<Vec<ConnectionFacts>> {
         self.look(|h| h.connections())
+    }
+    fn connections_of(&self, wanted: &dyn Fn(&str) -> bool) -> Result<Vec<ConnectionFacts>> {
+        self.look(|h| h.connections_of(wanted))
+    }
+    fn array(&self, uuid: Uuid) -> Result<Option<ArrayFacts>> {
+        self.look(|h| h.array(uuid))
     }
     fn arrays(&self) -> Result<Vec<ArrayFacts>> {
         self.look(|h| h.arrays())

@@ -315,8 +315,16 @@ pub trait Host: Send + Sync {
     fn legs(&self) -> Result<Vec<LegRef>>;
     /// Every connection whose NQN has our prefix.
     fn connections(&self) -> Result<Vec<ConnectionFacts>>;
+    /// As [`Host::connections`], of those whose NQN is `wanted`: the cost of the others is to read their NQN.
+    fn connections_of(&self, wanted: &dyn Fn(&str) -> bool) -> Result<Vec<ConnectionFacts>> {
+        Ok(self.connections()?.into_iter().filter(|c| wanted(&c.nqn)).collect())
+    }
     /// Every array that is ours: its metadata name is `meshstor:<volume>`.
     fn arrays(&self) -> Result<Vec<ArrayFacts>>;
+    /// As [`Host::arrays`], of the one with this UUID: the cost of the others is to read their UUID.
+    fn array(&self, uuid: Uuid) -> Result<Option<ArrayFacts>> {
+        Ok(self.arrays()?.into_iter().find(|a| a.uuid == uuid))
+    }
     /// The MD superblock on a device, or none.
     fn examine(&self, device: &Path) -> Result<Option<SuperFacts>>;
     /// What a device holds.

@@ -81,7 +81,7 @@ impl RealHost {
         }
         let said = tool.answer(None)?;
         // The exit status of a degraded start differs between versions: what counts is what the kernel has.
-        let Some(array) = self.array(spec.uuid).filter(|a| a.running) else {
+        let Some(array) = self.array_with(spec.uuid).filter(|a| a.running) else {
             return Err(failed(action(), said.stderr));
         };
         // A newest member that mdadm passed over all the same: what runs may be the past (I6).
@@ -115,7 +115,7 @@ impl RealHost {
     /// True if the array runs from these members. What an earlier try left half made, and what somebody else (a rule of
     /// udev) made from members of ours, is stopped: only what was noted before it was started was started by us.
     fn is_there(&self, spec: &ArraySpec, action: impl Fn() -> String) -> Result<bool> {
-        let Some(found) = self.array(spec.uuid) else { return Ok(false) };
+        let Some(found) = self.array_with(spec.uuid) else { return Ok(false) };
         let noted = self.array_notes().get(&spec.uuid).is_some_and(|n| found.device.file_name() == Some(n.as_ref()));
         if !found.running || !noted {
             self.stop(&found.device)?;
@@ -131,7 +131,7 @@ impl RealHost {
     /// Write-mostly of an earlier consumer is in the superblocks: set it to what is true here, at once. And nobody but
     /// the named members may be in the array.
     fn after_start(&self, spec: &ArraySpec, action: impl Fn() -> String) -> Result<()> {
-        let array = self.array(spec.uuid).ok_or_else(|| failed(action(), "the kernel does not have it"))?;
+        let array = self.array_with(spec.uuid).ok_or_else(|| failed(action(), "the kernel does not have it"))?;
         self.wait_node(&array)?;
         for member in &array.members {
             let wanted = spec.members.iter().find(|m| kernel_name(&m.device).as_deref() == Some(&member.name));

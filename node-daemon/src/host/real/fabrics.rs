@@ -40,14 +40,16 @@ pub(super) fn options(spec: &ConnectSpec, host_nqn: &str, host_id: &str) -> Stri
 }
 
 impl RealHost {
-    pub(super) fn all_connections(&self) -> Vec<ConnectionFacts> {
+    /// Connections of ours whose NQN is `wanted`.
+    pub(super) fn connections_with(&self, wanted: &dyn Fn(&str) -> bool) -> Vec<ConnectionFacts> {
         let class = self.config.sys.join("class/nvme");
         let of = |controller: String| {
             let dir = class.join(&controller);
-            let nqn = sysfs::read(dir.join("subsysnqn")).filter(|n| n.starts_with(EXPORT_NQN_PREFIX))?;
+            let ours = |nqn: &String| nqn.starts_with(EXPORT_NQN_PREFIX) && wanted(nqn);
+            let nqn = sysfs::read(dir.join("subsysnqn")).filter(ours)?;
             Some(ConnectionFacts {
                 state: controller_state(&sysfs::read(dir.join("state"))?),
-                device: self.namespace_of(&nqn, &dir),
+                device: self.namespace_of(&controller, &dir),
                 controller,
                 nqn,
             })
@@ -57,12 +59,10 @@ impl RealHost {
 
     /// With multipath the device is the subsystem's head, without it the controller's own. The kernel may name it
     /// anything (`nvme0n2` after a namespace came back), so it is found by where it hangs.
-    fn namespace_of(&self, nqn: &str, controller: &Path) -> Option<PathBuf> {
+    fn namespace_of(&self, name: &str, controller: &Path) -> Option<PathBuf> {
         let class = self.config.sys.join("class/nvme-subsystem");
-        let subsystems = sysfs::names(&class)
-            .into_iter()
-            .map(|s| class.join(s))
-            .filter(|s| sysfs::read(s.join("subsysnqn")).as_deref() == Some(nqn));
+        // A subsystem has a link to each of its controllers.
+        let subsystems = sysfs::names(&class).into_iter().map(|s| class.join(s)).filter(|s| s.join(name).exists());
         subsystems.chain([controller.to_owned()]).find_map(|dir| {
             sysfs::names(&dir).into_iter().filter(|n| is_namespace(n)).find_map(|name| {
                 let block = self.config.sys.join("class/block").join(&name);
@@ -76,8 +76,8 @@ impl RealHost {
 
     pub(super) fn connect_to(&self, spec: &ConnectSpec) -> Result<()> {
         let action = || format!("connect {} at {}:{}", spec.nqn, spec.address, spec.port);
-        let found = |c: &ConnectionFacts| c.nqn == spec.nqn;
-        match self.all_connections().into_iter().find(found) {
+        let found = || self.connections_with(&|nqn| nqn == spec.nqn).into_iter().next();
+        match found() {
             Some(c) if c.state == ControllerState::Deleting => {
                 return Err(failed(action(), format!("{} still goes away", c.controller)));
             }
@@ -86,7 +86,7 @@ impl RealHost {
         }
         // The kernel shows a device and its node a moment before it can be opened (ENXIO).
         let device = || {
-            let node = self.all_connections().into_iter().find(found)?.device?;
+            let node = found()?.device?;
             Direct::open(&node, Access::Read).ok()
         };
         if sysfs::wait_for(DEVICE, device).is_some() {
@@ -109,7 +109,7 @@ impl RealHost {
     }
 
     pub(super) fn disconnect_from(&self, nqn: &str) -> Result<()> {
-        for c in self.all_connections().into_iter().filter(|c| c.nqn == nqn) {
+        for c in self.connections_with(&|found| found == nqn) {
             let file = self.config.sys.join("class/nvme").join(&c.controller).join("delete_controller");
             let gone = unless_gone(sysfs::write(&file, "1"));
             // The file can vanish under the write: the controller went by itself.
@@ -118,7 +118,7 @@ impl RealHost {
                 other => other.doing(|| format!("disconnect {nqn} ({})", c.controller))?,
             }
         }
-        let still = || self.all_connections().iter().all(|c| c.nqn != nqn).then_some(());
+        let still = || self.connections_with(&|found| found == nqn).is_empty().then_some(());
         sysfs::wait_for(DEVICE, still)
             .ok_or_else(|| failed(format!("disconnect {nqn}"), "the controller is still there"))
     }

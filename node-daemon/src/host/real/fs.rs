@@ -29,7 +29,7 @@ pub(super) fn signature(answer: &Answer) -> Content {
 impl RealHost {
     /// Mount points of a block device, by its directory in sysfs.
     pub(super) fn mounts_of(&self, block: &Path) -> Vec<PathBuf> {
-        let table = sysfs::read(self.config.proc.join("self/mountinfo"));
+        let table = sysfs::table(self.config.proc.join("self/mountinfo"));
         match (sysfs::read(block.join("dev")), table) {
             (Some(device), Some(table)) => mounts::points(&table, &device),
             _ => vec![],
@@ -77,7 +77,7 @@ impl RealHost {
             return Ok(());
         }
         std::fs::create_dir_all(at).doing(action)?;
-        let table = sysfs::read(self.config.proc.join("self/mountinfo")).unwrap_or_default();
+        let table = sysfs::table(self.config.proc.join("self/mountinfo")).unwrap_or_default();
         if let Some(other) = mounts::device_at(&table, at) {
             return Err(conflict(action(), format!("device {other} is mounted there")));
         }

@@ -36,9 +36,15 @@ impl RealHost {
         arrays.filter_map(|name| self.array_facts(&name, &notes)).collect()
     }
 
-    /// The array with this UUID.
-    pub(super) fn array(&self, uuid: Uuid) -> Option<ArrayFacts> {
-        self.all_arrays().into_iter().find(|a| a.uuid == uuid)
+    /// The array with this UUID, if it is ours. An array that says that it has another UUID is not looked at further.
+    pub(super) fn array_with(&self, uuid: Uuid) -> Option<ArrayFacts> {
+        let notes = self.array_notes();
+        let other = |name: &str| {
+            let text = sysfs::read(self.config.sys.join("block").join(name).join("md/uuid"));
+            text.and_then(|t| Uuid::parse_str(&t).ok()).is_some_and(|found| !found.is_nil() && found != uuid)
+        };
+        let arrays = sysfs::names(self.config.sys.join("block")).into_iter().filter(|n| n.starts_with("md"));
+        arrays.filter(|name| !other(name)).find_map(|name| self.array_facts(&name, &notes).filter(|a| a.uuid == uuid))
     }
 
     /// Kernel names by array UUID.

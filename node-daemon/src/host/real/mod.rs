@@ -37,6 +37,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use uuid::Uuid;
 
 /// Where things are, and what of the node is ours.
 #[derive(Clone, Debug)]
@@ -163,10 +164,16 @@ impl Host for RealHost {
         Ok(self.all_legs())
     }
     fn connections(&self) -> Result<Vec<ConnectionFacts>> {
-        Ok(self.all_connections())
+        Ok(self.connections_with(&|_| true))
+    }
+    fn connections_of(&self, wanted: &dyn Fn(&str) -> bool) -> Result<Vec<ConnectionFacts>> {
+        Ok(self.connections_with(wanted))
     }
     fn arrays(&self) -> Result<Vec<ArrayFacts>> {
         Ok(self.all_arrays())
+    }
+    fn array(&self, uuid: Uuid) -> Result<Option<ArrayFacts>> {
+        Ok(self.array_with(uuid))
     }
     fn examine(&self, device: &Path) -> Result<Option<SuperFacts>> {
         self.examine_device(device)

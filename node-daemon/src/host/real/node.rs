@@ -53,7 +53,7 @@ impl RealHost {
 
     fn raid1(&self) -> Capability {
         self.load("raid1", "raid1");
-        let known = sysfs::read(self.config.proc.join("mdstat")).is_some_and(|t| t.contains("[raid1]"));
+        let known = sysfs::table(self.config.proc.join("mdstat")).is_some_and(|t| t.contains("[raid1]"));
         says("raid1", known, "/proc/mdstat", "a kernel with CONFIG_MD_RAID1 is needed")
     }
 

@@ -1,14 +1,28 @@
 //! Small files of the kernel: sysfs, procfs, configfs.
 
 use std::fs;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// The trimmed text of an attribute; none when it is absent, empty or cannot be read.
+/// A table of procfs, which comes in as many reads as the kernel likes; none when it cannot be read.
+pub(super) fn table(path: impl AsRef<Path>) -> Option<String> {
+    fs::read_to_string(path).ok()
+}
+
+/// The trimmed text of an attribute of sysfs or configfs; none when it is absent, empty or cannot be read.
 pub(super) fn read(path: impl AsRef<Path>) -> Option<String> {
-    let text = fs::read_to_string(path).ok()?;
+    // An attribute is at most a page, so one `read` mostly gives it all; `read_to_string` would ask for its size first and once
+    // more for its end.
+    let mut file = fs::File::open(path).ok()?;
+    let mut page = [0; 4096];
+    let length = file.read(&mut page).ok()?;
+    let mut bytes = page.get(..length)?.to_vec();
+    if length == page.len() {
+        file.read_to_end(&mut bytes).ok()?;
+    }
+    let text = String::from_utf8(bytes).ok()?;
     let text = text.trim();
     (!text.is_empty()).then(|| text.to_owned())
 }
