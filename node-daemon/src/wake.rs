@@ -1,6 +1,7 @@
 //! Wake-ups from the kernel, by one thread for all volumes.
 //!
-//! MD notifies `array_state`, `degraded`, `sync_action` and the `state` of each member: the thread sleeps in `poll()` on those. The kernel has no such
+//! MD notifies `array_state`, `degraded`, `sync_action` and the `state` of each member: the thread sleeps in `poll()` on those. An
+//! array goes from `clean` to `active` and back with every burst of writes; nobody is woken for that. The kernel has no such
 //! event for a controller that goes from `live` to `connecting`; once a second the thread reads the `state` of each through a file
 //! that stays open, which is one system call a controller. Nobody is woken as long as all of them are live.
 
@@ -67,6 +68,8 @@ type Entries = Arc<Mutex<Vec<Arc<Entry>>>>;
 struct Entry {
     over: Arc<AtomicBool>,
     array: Vec<File>,
+    /// What the attributes said when they were last armed.
+    said: Mutex<Vec<Option<String>>>,
     controllers: Vec<Controller>,
     wake: Wake,
 }
@@ -97,13 +100,15 @@ impl Wakeups for SysfsWakeups {
         let dir = name.map(|name| self.sys.join("block").join(name).join("md"));
         let members = watched.members.iter().map(|name| format!("dev-{name}/state"));
         let attributes = ATTRIBUTES.iter().map(ToString::to_string).chain(members);
-        let array = dir.map(|dir| attributes.filter_map(|a| armed(&dir.join(a))).collect()).unwrap_or_default();
+        let array: Vec<File> =
+            dir.map(|dir| attributes.filter_map(|a| File::open(dir.join(a)).ok()).collect()).unwrap_or_default();
+        let said = Mutex::new(array.iter().map(armed).collect());
         let controller = |(name, _): &(String, String)| Controller {
             state: File::open(self.sys.join("class/nvme").join(name).join("state")).ok(),
             live: AtomicBool::new(true),
         };
         let controllers = watched.controllers.iter().map(controller).collect();
-        let entry = Entry { over: Arc::clone(&over), array, controllers, wake: Arc::clone(&wake) };
+        let entry = Entry { over: Arc::clone(&over), array, said, controllers, wake: Arc::clone(&wake) };
         self.entries.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::new(entry));
         ring(&self.bell);
         // What changed between the caller's look and the arming is told now.
@@ -112,14 +117,12 @@ impl Wakeups for SysfsWakeups {
     }
 }
 
-/// Opens an attribute; the read arms its next notification.
-fn armed(path: &Path) -> Option<File> {
-    let file = File::open(path).ok()?;
-    arm(&file).then_some(file)
-}
-
-fn arm(file: &File) -> bool {
-    file.read_at(&mut [0; 64], 0).is_ok()
+/// What an attribute says; the read arms its next notification. The states between which writes move an array are one.
+fn armed(file: &File) -> Option<String> {
+    let mut text = [0; 64];
+    let length = file.read_at(&mut text, 0).ok()?;
+    let text = String::from_utf8_lossy(text.get(..length)?).trim().to_owned();
+    Some(if ["clean", "active", "active-idle", "write-pending"].contains(&&*text) { "serves".to_owned() } else { text })
 }
 
 fn ring(bell: &OwnedFd) {
@@ -138,11 +141,8 @@ fn serve(bell: &OwnedFd, entries: &Entries) {
         let remote = current.iter().any(|e| !e.controllers.is_empty());
         let fired = wait(bell, &current, remote.then(|| LOOK.saturating_sub(looked.elapsed())));
         for (entry, fired) in current.iter().zip(fired) {
-            if fired {
-                // Armed before the wake-up: a change while somebody looks at the array is told once more.
-                for file in &entry.array {
-                    let _ = arm(file);
-                }
+            // Armed before the wake-up: a change while somebody looks at the array is told once more.
+            if fired && entry.says_else() {
                 (entry.wake)();
             }
         }
@@ -170,6 +170,15 @@ fn wait(bell: &OwnedFd, entries: &[Arc<Entry>], timeout: Option<Duration>) -> Ve
 }
 
 impl Entry {
+    /// Whether the array's attributes say something else than when they were last armed, or cannot be read; arms them again.
+    fn says_else(&self) -> bool {
+        let now: Vec<_> = self.array.iter().map(armed).collect();
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let news = *said != now || now.contains(&None);
+        *said = now;
+        news
+    }
+
     /// Whether a controller is no longer live that was so at the last look. One that is gone is not live.
     fn lost_one(&self) -> bool {
         let lost = |controller: &Controller| {
@@ -267,6 +276,25 @@ mod tests {
         assert!(woken.recv_timeout(LOOK * 2).is_err());
         bench.state("connecting\n");
         woken.recv_timeout(SOON).unwrap();
+    }
+
+    #[test]
+    fn an_array_says_something_else_only_if_it_matters() {
+        let dir = std::env::temp_dir().join(format!("meshstor-wake-array-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let path = dir.join("array_state");
+        let write = |text: &str| std::fs::write(&path, text).unwrap();
+        write("clean\n");
+        let array = vec![File::open(&path).unwrap()];
+        let said = Mutex::new(array.iter().map(armed).collect());
+        let entry = Entry { over: Arc::default(), array, said, controllers: vec![], wake: Arc::new(|| ()) };
+        for (text, news) in
+            [("active\n", false), ("clean\n", false), ("broken\n", true), ("broken\n", false), ("active\n", true)]
+        {
+            write(text);
+            assert_eq!(entry.says_else(), news, "{text}");
+        }
+        std::fs::remove_dir_all(&dir).unwrap();
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result};
 use meshstor_crds::Connection;
 
+use crate::api::ours;
 use crate::guest::Guest;
 use crate::lab::Lab;
 
@@ -17,8 +18,6 @@ const REMOVE: &str = include_str!("remove.sh");
 const NQN: &str = "nqn.2000-01.org.example:by-hand";
 /// Outside the range of MeshStor's exports.
 const PORT: &str = "4420";
-/// The guests' second drive.
-const DRIVE: &str = "ubdb";
 /// Mount point.
 pub const AT: &str = "/tmp/by-hand";
 /// What the operator adds to the capacity for MD's metadata, MiB.
@@ -26,47 +25,72 @@ const HEADROOM_MIB: u32 = 8;
 
 /// A volume of two copies by hand, one of them on its consumer.
 pub struct ByHand<'a> {
-    consumer: &'a Guest,
-    target: &'a Guest,
+    consumer: Place<'a>,
+    target: Place<'a>,
     host_nqn: String,
 }
 
 impl<'a> ByHand<'a> {
-    /// Makes nothing yet.
-    pub fn new(lab: &'a Lab, [consumer, target]: &[String; 2]) -> Result<Self> {
-        let consumer = lab.guest(consumer)?;
-        let host_nqn = consumer.shell("cat /etc/nvme/hostnqn")?.trim().to_owned();
-        Ok(Self { consumer, target: lab.guest(target)?, host_nqn })
+    /// Beside the two legs of a volume of MeshStor: on the same drives, the first one's node the consumer. Makes nothing yet.
+    pub fn beside(lab: &'a Lab, volume: &str) -> Result<Self> {
+        let [consumer, target] = [Place::of(lab, volume, 0)?, Place::of(lab, volume, 1)?];
+        let host_nqn = consumer.guest.shell("cat /etc/nvme/hostnqn")?.trim().to_owned();
+        Ok(Self { consumer, target, host_nqn })
     }
 
     /// Makes and mounts it; gives the seconds that it took. The legs are made at the same time, as MeshStor makes them.
     pub fn make(&self, mib: u32) -> Result<f64> {
         let began = Instant::now();
-        let leg = |guest: &Guest| -> Result<String> {
+        let leg = |place: &Place<'_>| -> Result<String> {
             let size = (mib + HEADROOM_MIB).to_string();
-            Ok(script(guest, LEG, &[DRIVE, &size])?.trim().to_owned())
+            Ok(script(place.guest, LEG, &[&place.drive, &size])?.trim().to_owned())
         };
         let connection = Connection::default();
         let [queues, depth, alive] =
             [connection.io_queues, connection.queue_size, connection.keep_alive_seconds].map(|n| n.to_string());
-        let address = self.target.machine.ip.to_string();
+        let address = self.target.guest.machine.ip.to_string();
         let local = std::thread::scope(|scope| -> Result<String> {
-            let local = scope.spawn(|| leg(self.consumer));
-            let remote = leg(self.target)?;
-            script(self.target, EXPORT, &[&remote, NQN, &self.host_nqn, &address, PORT, &queues])?;
+            let local = scope.spawn(|| leg(&self.consumer));
+            let remote = leg(&self.target)?;
+            script(self.target.guest, EXPORT, &[&remote, NQN, &self.host_nqn, &address, PORT, &queues])?;
             local.join().ok().context("the thread of the local leg ends")?
         })?;
-        script(self.consumer, ATTACH, &[&local, NQN, &address, PORT, &queues, &depth, &alive, &mib.to_string(), AT])?;
+        script(
+            self.consumer.guest,
+            ATTACH,
+            &[&local, NQN, &address, PORT, &queues, &depth, &alive, &mib.to_string(), AT],
+        )?;
         Ok(began.elapsed().as_secs_f64())
     }
 
     /// Leaves nothing of it.
     pub fn remove(&self) -> Result<()> {
-        script(self.consumer, DETACH, &[NQN, AT])?;
-        for guest in [self.consumer, self.target] {
-            script(guest, REMOVE, &[DRIVE, NQN, &self.host_nqn, PORT])?;
+        script(self.consumer.guest, DETACH, &[NQN, AT])?;
+        for place in [&self.consumer, &self.target] {
+            script(place.guest, REMOVE, &[&place.drive, NQN, &self.host_nqn, PORT])?;
         }
         Ok(())
+    }
+}
+
+/// A drive of a guest.
+struct Place<'a> {
+    guest: &'a Guest,
+    /// Its kernel name.
+    drive: String,
+}
+
+impl<'a> Place<'a> {
+    /// Where a volume's leg is.
+    fn of(lab: &'a Lab, volume: &str, slot: u32) -> Result<Self> {
+        let api = &lab.control.api;
+        let spec = api.get(&ours("meshreplicas", &format!("{volume}-{slot}")))?["spec"].clone();
+        let node = spec["node"].as_str().context("a leg has a node")?;
+        let seen = api.get(&ours("meshnodes", node))?;
+        let drives = seen["status"]["drives"].as_array().cloned().unwrap_or_default();
+        let drive = drives.iter().find(|drive| drive["id"] == spec["drive"]);
+        let path = drive.and_then(|drive| drive["path"].as_str()).context("a leg's drive is on its node")?;
+        Ok(Self { guest: lab.guest(node)?, drive: path.trim_start_matches("/dev/").to_owned() })
     }
 }
 

@@ -1,5 +1,7 @@
 //! What a daemon takes that has nothing to do.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
@@ -12,15 +14,23 @@ use crate::wait::{pause, secs};
 
 const VOLUMES: usize = 10;
 const SECONDS: u64 = 60;
-/// For everything that an attach leaves behind to come to rest: longer than the slow re-observation's first round.
-const SETTLE: u64 = 30;
+/// For everything that an attach leaves behind to come to rest, such as the ends of threads and of lazy initialisations.
+const SETTLE: u64 = 60;
 /// Ticks of /proc/<pid>/stat a second; a constant of Linux's ABI.
 const TICKS: f64 = 100.0;
 
 struct Sample {
     cpu: f64,
     rss: f64,
-    switches: f64,
+    /// By thread.
+    switches: BTreeMap<String, f64>,
+}
+
+impl Sample {
+    /// Switches of all threads since `before`; of threads that have ended since, none.
+    fn switches_since(&self, before: &Self) -> f64 {
+        self.switches.iter().map(|(thread, n)| n - before.switches.get(thread).unwrap_or(&0.0)).sum()
+    }
 }
 
 /// The daemon that takes most, of a node on which ten volumes are attached and of those with their legs.
@@ -56,7 +66,7 @@ pub(super) fn rows(lab: &Lab) -> Result<Vec<Row>> {
             "0",
             (writes_after.len() - writes_before.len()) as f64,
         ),
-        Row::of_one("idle-wakeups", "context switches in 60 s", "none given", most(&|b, a| a.switches - b.switches)),
+        Row::of_one("idle-wakeups", "context switches in 60 s", "none given", most(&|b, a| a.switches_since(b))),
     ])
 }
 
@@ -64,12 +74,17 @@ fn sample(guest: &Guest) -> Result<Sample> {
     let pid = guest.daemon().context("the daemon runs")?;
     let script = format!(
         "cut -d ' ' -f 14,15 /proc/{pid}/stat; awk '/^VmRSS/ {{ print $2 }}' /proc/{pid}/status; \
-         cat /proc/{pid}/task/*/status | awk '/ctxt_switches/ {{ n += $2 }} END {{ print n }}'"
+         for t in /proc/{pid}/task/*; do echo \"${{t##*/}} $(awk '/ctxt_switches/ {{ n += $2 }} END {{ print n }}' $t/status)\"; done"
     );
     let printed = guest.shell(&script)?;
-    let numbers: Vec<f64> = printed.split_whitespace().filter_map(|word| word.parse().ok()).collect();
-    let [user, system, rss, switches] = numbers[..] else { anyhow::bail!("four numbers, but {printed:?}") };
-    Ok(Sample { cpu: (user + system) / TICKS, rss: rss / 1024.0, switches })
+    let words: Vec<&str> = printed.split_whitespace().collect();
+    let [user, system, rss, threads @ ..] = &words[..] else {
+        anyhow::bail!("three numbers and threads, but {printed:?}")
+    };
+    let switches =
+        threads.chunks(2).filter_map(|t| Some(((*t.first()?).to_owned(), t.get(1)?.parse().ok()?))).collect();
+    let number = |word: &str| word.parse::<f64>().with_context(|| format!("a number, but {word:?}"));
+    Ok(Sample { cpu: (number(user)? + number(system)?) / TICKS, rss: number(rss)? / 1024.0, switches })
 }
 
 /// Every accepted change of our objects so far but the heartbeats of nodes, as the audit log has it.
