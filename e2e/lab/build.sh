@@ -273,7 +273,7 @@ root_finish() { # <base> <tree>
 		rm -f -- "$2/etc/$name"
 		: >"$2/etc/$name"
 	done
-	mkdir -p -- "$2/sys" "$2/proc" "$2/dev" "$2/tmp" "$2/var/lib/meshstor" "$2/var/lib/kubelet"
+	mkdir -p -- "$2/sys" "$2/proc" "$2/dev" "$2/tmp" "$2/var/lib/meshstor" "$2/var/lib/kubelet" "$2/usr/lib/modules"
 }
 
 paths() {

@@ -183,9 +183,9 @@ impl Guest {
         self.agent().ask(&Request::Kill { pid, signal }, secs(20)).map(drop)
     }
 
-    /// Starts the node daemon, with these arguments and this environment.
+    /// Starts the node daemon in its container, with these arguments and this environment.
     pub fn start_daemon(&mut self, args: &[String], env: &BTreeMap<String, String>) -> Result<()> {
-        let mut argv = vec!["/run/share/meshstor-node-daemon"];
+        let mut argv = vec!["sh", "/run/share/container", "/run/share/meshstor-node-daemon"];
         argv.extend(args.iter().map(String::as_str));
         self.daemon = Some(self.spawn(&argv, env.clone(), "node-daemon.log")?);
         Ok(())

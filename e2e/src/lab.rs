@@ -144,6 +144,7 @@ impl Lab {
         let args = workload.args(&env, &[("--drives", DRIVES)])?;
         env.insert("KUBECONFIG".to_owned(), "/run/share/kubeconfig".to_owned());
         env.insert("RUST_BACKTRACE".to_owned(), "1".to_owned());
+        std::fs::write(guest.machine.share.join("container"), workload.container())?;
         guest.start_daemon(&args, &env)
     }
 
