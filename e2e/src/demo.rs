@@ -9,7 +9,7 @@ use crate::lab::Lab;
 use crate::load::Load;
 use crate::say;
 use crate::volume::Volume;
-use crate::wait::secs;
+use crate::wait::{secs, wait_for, when};
 
 /// Name of the volume in `config/samples`.
 const VOLUME: &str = "demo";
@@ -72,9 +72,25 @@ fn cut_and_return(lab: &mut Lab, load: &Load, consumer: &str, target: &str) -> R
 
     say!("4. power {target} on again and wait for the rebuild");
     lab.power_on(target)?;
-    let volume = Volume::named(lab, VOLUME);
-    volume.wait_whole(2)?;
+    wait_whole(lab)?;
     show(lab)
+}
+
+/// Waits for the rebuild, and shows the volume each time that its row has changed.
+fn wait_whole(lab: &Lab) -> Result<()> {
+    let mut shown = String::new();
+    wait_for("the rebuild", secs(180), || {
+        let table = lab.kubectl(&["get", "mvol", VOLUME])?;
+        // Without the age.
+        let row =
+            table.lines().last().and_then(|row| row.trim_end().rsplit_once(' ')).map_or("", |(row, _)| row.trim_end());
+        if row != shown {
+            println!("{}", if shown.is_empty() { table.trim_end() } else { table.lines().last().unwrap_or_default() });
+            row.clone_into(&mut shown);
+        }
+        let volume = Volume::named(lab, VOLUME).object()?;
+        Ok(when(volume["status"]["copies"] == "2/2", row))
+    })
 }
 
 fn in_sync(attachment: &serde_json::Value, leg: &str) -> bool {
