@@ -53,7 +53,8 @@ impl Workload {
     /// as root and nothing of the node in it but what the manifest mounts, propagated as it says.
     pub fn container(&self) -> String {
         // The image without what is mounted over it. `/proc` is the node's, for the manifest asks for its process IDs.
-        let root = "root=/var/lib/kubelet/container\nmount --bind / $root\nmount -t proc proc $root/proc\nmount -t tmpfs tmpfs $root/tmp\n";
+        // Private, for as a peer of the node's root it would have each of these mounts appear there too.
+        let root = "root=/var/lib/kubelet/container\nmount --bind / $root\nmount --make-private $root\nmount -t proc proc $root/proc\nmount -t tmpfs tmpfs $root/tmp\n";
         let mounts: String = self.mounts.iter().map(Mount::script).collect();
         let inside = format!("set -e\n{root}{mounts}exec chroot $root \"$@\"\n");
         format!("exec unshare --mount --propagation unchanged sh -c '{inside}' container \"$@\"\n")
