@@ -73,8 +73,8 @@ const OPERATOR: Kills = Kills {
     attach: &["write the record", "tell leg", "tell leg", "write the record", "grant leg", "grant leg"],
     detach: &["take back the grant", "take back the grant"],
     attach_again: &["tell leg", "write the record", "grant leg"],
+    // The grants of the last attach are taken back before or after the delete begins.
     delete: &[
-        "take back the grant",
         "write the record",
         "tell leg",
         "write the record",
