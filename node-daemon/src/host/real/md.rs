@@ -69,6 +69,10 @@ impl RealHost {
             return None;
         }
         let uuid = self.our_uuid(name, &md, &members, notes)?;
+        // A stop takes the members away one by one, after the state: members that were read from an array that does not run any
+        // more are no lost legs.
+        let state = sysfs::read(md.join("array_state"))
+            .map_or_else(String::new, |now| if mdstate::is_running(&now) { state } else { now });
         Some(ArrayFacts {
             uuid,
             device: self.config.dev.join(name),
