@@ -37,6 +37,13 @@ pub struct Watch {
     bell: Option<Arc<OwnedFd>>,
 }
 
+impl Watch {
+    /// Whether something that was watched is gone: nothing more is told, and whoever still has an array there watches it anew.
+    pub fn is_over(&self) -> bool {
+        self.over.load(Ordering::Relaxed)
+    }
+}
+
 impl Drop for Watch {
     fn drop(&mut self) {
         self.over.store(true, Ordering::Relaxed);
@@ -165,11 +172,16 @@ fn wait(bell: &OwnedFd, entries: &[Arc<Entry>], timeout: Option<Duration>) -> Ve
 }
 
 impl Entry {
-    /// Whether the array's attributes say something else than when they were last armed, or cannot be read; arms them again.
+    /// Whether the array's attributes say something else than when they were last armed; arms them again. An attribute that is gone
+    /// ends the watch: `poll()` would return for it at once for ever.
     fn says_else(&self) -> bool {
         let now: Vec<_> = self.array.iter().map(armed).collect();
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-        let news = *said != now || now.contains(&None);
+        let gone = now.contains(&None);
+        if gone {
+            self.over.store(true, Ordering::Relaxed);
+        }
+        let news = gone || *said != now;
         *said = now;
         news
     }
@@ -282,6 +294,10 @@ mod tests {
             write(text);
             assert_eq!(entry.says_else(), news, "{text}");
         }
+        assert!(!entry.over.load(Ordering::Relaxed));
+        // A directory cannot be read, as an attribute that is gone cannot.
+        let gone = Entry { array: vec![File::open(&dir).unwrap()], said: Mutex::default(), ..entry };
+        assert!(gone.says_else() && gone.over.load(Ordering::Relaxed), "the watch is over");
         std::fs::remove_dir_all(&dir).unwrap();
     }
 

@@ -231,7 +231,7 @@ impl AttachmentWorker {
         let controllers = seen.connections.iter().map(|c| (c.controller.clone(), c.nqn.clone())).collect();
         let members = seen.array.iter().flat_map(|a| &a.members).map(|m| m.name.clone()).collect();
         let now = Watched { array: seen.array.as_ref().map(|a| a.device.clone()), members, controllers };
-        if self.watched.as_ref().is_none_or(|(watched, _)| *watched != now) {
+        if self.watched.as_ref().is_none_or(|(watched, watch)| *watched != now || watch.is_over()) {
             let (wake, wakeups) = (Arc::clone(&self.wake), Arc::clone(&self.ctx.wakeups));
             let ring = move || wake.notify_one();
             let watch = (now != Watched::default()).then(|| wakeups.watch(&now, Arc::new(ring)));
