@@ -59,6 +59,7 @@ fn trial((name, test): Test, lab: Arc<Mutex<Option<Lab>>>) -> Trial {
         let mut slot = lab.lock().unwrap_or_else(PoisonError::into_inner);
         let outcome = run(&mut slot, name, test);
         outcome.map_err(|error| {
+            say!("{name} failed: {error:#}");
             keep_artifacts(slot.take(), name);
             Failed::from(format!("{error:#}"))
         })
@@ -101,7 +102,7 @@ fn keep_artifacts(lab: Option<Lab>, name: &str) {
     let Some(lab) = lab else { return };
     let dir = lab.dir.with_file_name(name);
     match artifacts::collect(&lab, &dir) {
-        Ok(()) => say!("{name} failed: logs, kernel logs and objects are in {}", dir.display()),
-        Err(error) => say!("{name} failed, and so did the collection of its artefacts: {error:#}"),
+        Ok(()) => say!("logs, kernel logs and objects of {name} are in {}", dir.display()),
+        Err(error) => say!("the logs, kernel logs and objects of {name} could not be kept: {error:#}"),
     }
 }

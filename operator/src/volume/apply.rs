@@ -23,8 +23,9 @@ pub async fn apply(world: &World, plan: &Plan, ctx: &Context) -> Result<(), Erro
     }
     for action in &plan.actions {
         let epoch = world.term().map_or(0, |t| t.epoch);
-        write(world, action, ctx).await?;
+        // Before the write: a log that ends at a crash names the step that may have happened, not only those that did.
         info!(epoch, leg = leg_of(action), "{action}");
+        write(world, action, ctx).await?;
     }
     Ok(())
 }
