@@ -49,6 +49,11 @@ test-api: prerequisites ## The API's rules, RBAC and admission policies against 
 test-e2e: lab build ## Real kernels, a real control plane, faults and a verifying writer
 	@$(call logged,cargo test --locked --workspace --test e2e,e2e)
 
+.PHONY: kernel-test
+kernel-test: prerequisites ## Tests of the md patches on the lab's kernel, stock and patched
+	@$(call logged,kernel/tests/run.sh stock,kernel-stock)
+	@$(call logged,kernel/tests/run.sh patched,kernel-patched)
+
 AREA ?= volume
 .PHONY: bench
 bench: lab ## Measure AREA (volume) against the same done by hand; writes target/bench/<area>.json and .md

@@ -1,0 +1,96 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: GPL-2.0-only
+# Runs the tests of this folder in a guest: run.sh <kernel> [<test>…]
+#
+#   <kernel>   stock or patched: Linux 7.3 as User-Mode Linux, without and with the patches for md
+#   <test>     names in t/ without .sh; all of them if none is given
+#
+# Prints a line a test and a closing count. What a test printed is in target/kernel-test/<kernel>/<test>.log; a failed test's
+# output is shown. Needs root, for the guest's root directory is made by one.
+set -euo pipefail
+here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
+repo=$(cd -- "$here/../.." && pwd)
+
+usage() {
+	sed -n '3,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
+	exit 2
+}
+
+kernel=${1:-}
+case $kernel in
+stock) export MESHSTOR_KERNEL=stock ;;
+patched) export MESHSTOR_KERNEL=meshstor ;;
+*) usage ;;
+esac
+shift
+
+all=()
+for file in "$here"/t/*.sh; do
+	file=${file##*/}
+	all+=("${file%.sh}")
+done
+wanted=("${@:-"${all[@]}"}")
+(($#)) || wanted=("${all[@]}")
+for test in "${wanted[@]}"; do
+	[[ -e $here/t/$test.sh ]] || {
+		echo "run.sh: there is no test '$test' in kernel/tests/t" >&2
+		exit 2
+	}
+done
+
+eval "$("$repo/e2e/lab/build.sh" paths)"
+[[ -x $KERNEL ]] || "$repo/e2e/lab/build.sh" kernel >/dev/null
+[[ -d $ROOT ]] || "$repo/e2e/lab/build.sh" root >/dev/null
+
+out=${CARGO_TARGET_DIR:-$repo/target}/kernel-test/$kernel
+rm -rf -- "$out"
+mkdir -p -- "$out/share" "$out/uml"
+share=$out/share
+cp -r -- "$here" "$share/tests"
+cp -- "$here/guest" "$share/agent"
+printf '%s\n' "${wanted[@]}" >"$share/wanted"
+: >"$share/results"
+
+TMPDIR=/dev/shm "$KERNEL" root=/dev/root rootfstype=hostfs "rootflags=$ROOT" ro init=/sbin/meshstor-init mem=1536M \
+	seccomp=on ncpus=2 con=null con0=fd:0,fd:1 quiet null_blk.nr_devices=0 "uml_dir=$out/uml/" umid=md \
+	meshstor.node=md "meshstor.share=$share" </dev/null >"$out/console" 2>&1 &
+guest=$!
+trap 'kill -9 "$guest" 2>/dev/null || true' EXIT
+
+passed=0 failed=0 skipped=0 shown=0
+show() { # the outcomes that are new
+	local outcome test
+	while read -r outcome test; do
+		shown=$((shown + 1))
+		mv -- "$share/$test.log" "$share/$test.dmesg" "$out/"
+		case $outcome in
+		ok) passed=$((passed + 1)) ;;
+		skipped)
+			skipped=$((skipped + 1))
+			outcome="skipped: $(sed -n 's/^SKIPPED: //p' "$out/$test.log")"
+			;;
+		failed)
+			failed=$((failed + 1))
+			outcome=FAILED
+			;;
+		esac
+		echo "test $kernel::$test ... $outcome"
+		if [[ $outcome != skipped* ]]; then grep '^  ' "$out/$test.log" || true; fi
+		if [[ $outcome == FAILED ]]; then tail -n 15 -- "$out/$test.log" | sed 's/^/  | /'; fi
+	done < <(tail -n +$((shown + 1)) "$share/results")
+}
+
+while kill -0 "$guest" 2>/dev/null && [[ ! -e $share/over ]]; do
+	show
+	sleep 0.3
+done
+show
+missing=$((${#wanted[@]} - shown))
+if ((missing)); then
+	echo "the guest ended before ${wanted[shown]} did; the end of its console:"
+	tail -n 30 -- "$out/console" | sed 's/^/  | /'
+	failed=$((failed + missing))
+fi
+if ((failed)); then word=FAILED; else word=ok; fi
+echo "test result: $word. $passed passed; $failed failed; $skipped ignored; 0 measured; 0 filtered out"
+((failed == 0))

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# shellcheck shell=bash
+# A mounted raid1 becomes a raid10 under a verifying writer: no byte moves, nothing is resynced, the bitmap stays, and the array
+# comes back from a stop as what it became.
+
+try() { # <legs> <file system> <bitmap>
+	local legs=("${@:4}") count=$1 fs=$2 bitmap=$3 writer sum size n
+	legs=()
+	for ((n = 0; n < count; n++)); do
+		mem_leg "leg$n" 400
+		legs+=("leg$n")
+	done
+	mdadm --create "$md" --run --quiet --level=1 --raid-devices="$count" --metadata=1.2 --bitmap="$bitmap" --assume-clean \
+		--data-offset=4096 --size=380M "${legs[@]/#//run/dm/}"
+	[[ $(attribute bitmap_type) == *"[${bitmap/lockless/llbitmap}]"* || $bitmap == internal ]]
+	"mkfs.$fs" -q "$md"
+	mount "$md" /tmp/m
+	head -c 32M /dev/urandom >/tmp/m/still
+	sum=$(sha256sum </tmp/m/still)
+	sync
+	size=$(cat /sys/block/md0/size)
+	mark "$count-$fs-$bitmap"
+
+	fio --name=w --directory=/tmp/m --size=64M --bs=4k --rw=randwrite --ioengine=psync --numjobs=2 --verify=crc32c --runtime=3 \
+		--time_based --verify_state_save=0 --do_verify=1 --verify_fatal=1 >/tmp/fio 2>&1 &
+	writer=$!
+	sleep 1
+	local before
+	before=$(awk '{ print $5 }' /sys/block/md0/stat)
+	echo raid10 >"$md_dir/level"
+	kill -0 "$writer" || fail "the writer was over before the takeover was"
+	sleep 0.5
+	check "writes after the takeover" "$(awk '{ print $5 }' /sys/block/md0/stat) > $before"
+	wait "$writer" || fail "the writer found an error: $(tail -n 5 /tmp/fio)"
+
+	[[ $(attribute level) == raid10 ]]
+	[[ $(attribute layout) == $((256 + count)) ]] || fail "layout $(attribute layout)"
+	[[ $(attribute degraded) == 0 ]]
+	[[ $(cat /sys/block/md0/size) == "$size" ]] || fail "the size changed from $size to $(cat /sys/block/md0/size)"
+	say "$count legs, $fs, $bitmap: chunk $(attribute chunk_size), bitmap $(attribute bitmap_type)"
+	if since "$count-$fs-$bitmap" 'resync|recovery of' | grep -v takeover; then fail "something was resynced"; fi
+	umount /tmp/m
+	check_mirrors
+
+	stop_array
+	for n in "${legs[@]}"; do
+		[[ $(mdadm --examine --export "/run/dm/$n" | sed -n 's/^MD_LEVEL=//p') == raid10 ]] || fail "$n does not say raid10"
+	done
+	mark again
+	assemble "${legs[@]}"
+	[[ $(attribute level) == raid10 && $(attribute degraded) == 0 ]]
+	if since again 'resync of|recovery of'; then fail "something was resynced after the assembly"; fi
+	if [[ $bitmap != none ]]; then since again 'bitmap' >/dev/null || [[ $(attribute bitmap_type) == *"["* ]]; fi
+	mount "$md" /tmp/m
+	[[ $(sha256sum </tmp/m/still) == "$sum" ]] || fail "the file that nobody touched has changed"
+	umount /tmp/m
+	case $fs in
+	ext4) fsck.ext4 -fn "$md" >/dev/null ;;
+	xfs) xfs_repair -n "$md" >/dev/null 2>&1 ;;
+	esac
+	clean_up
+}
+
+mkdir -p /tmp/m
+needs_patches
+
+try 2 ext4 internal
+try 3 xfs internal
+try 4 ext4 none
+if grep -q llbitmap /proc/kallsyms; then
+	try 2 xfs lockless
+fi
