@@ -51,8 +51,8 @@ test-e2e: lab build ## Real kernels, a real control plane, faults and a verifyin
 
 .PHONY: kernel-test
 kernel-test: prerequisites ## Tests of the md patches on the lab's kernel, stock and patched
-	@$(call logged,kernel/tests/run.sh stock,kernel-stock)
-	@$(call logged,kernel/tests/run.sh patched,kernel-patched)
+	@$(call logged,kernel/tests/run.sh 7.3-stock,kernel-7.3-stock)
+	@$(call logged,kernel/tests/run.sh 7.3-patched,kernel-7.3-patched)
 
 AREA ?= volume
 .PHONY: bench

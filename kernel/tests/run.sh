@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Runs the tests of this folder in a guest: run.sh <kernel> [<test>…]
 #
-#   <kernel>   stock or patched: Linux 7.3 as User-Mode Linux, without and with the patches for md
+#   <kernel>   7.3-stock, 7.3-patched: User-Mode Linux, without and with the patches for md
+#              6.12-stock, 6.12-patched: Debian's own kernel in QEMU, with its own modules of md and with those of our package
 #   <test>     names in t/ without .sh; all of them if none is given
 #
 # Prints a line a test and a closing count. What a test printed is in target/kernel-test/<kernel>/<test>.log; a failed test's
@@ -12,14 +13,15 @@ here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 repo=$(cd -- "$here/../.." && pwd)
 
 usage() {
-	sed -n '3,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
+	sed -n '3,10s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
 	exit 2
 }
 
 kernel=${1:-}
 case $kernel in
-stock) export MESHSTOR_KERNEL=stock ;;
-patched) export MESHSTOR_KERNEL=meshstor ;;
+7.3-stock) export MESHSTOR_KERNEL=stock ;;
+7.3-patched) export MESHSTOR_KERNEL=meshstor ;;
+6.12-stock | 6.12-patched) ;;
 *) usage ;;
 esac
 shift
@@ -38,10 +40,6 @@ for test in "${wanted[@]}"; do
 	}
 done
 
-eval "$("$repo/e2e/lab/build.sh" paths)"
-[[ -x $KERNEL ]] || "$repo/e2e/lab/build.sh" kernel >/dev/null
-[[ -d $ROOT ]] || "$repo/e2e/lab/build.sh" root >/dev/null
-
 out=${CARGO_TARGET_DIR:-$repo/target}/kernel-test/$kernel
 rm -rf -- "$out"
 mkdir -p -- "$out/share" "$out/uml"
@@ -51,9 +49,33 @@ cp -- "$here/guest" "$share/agent"
 printf '%s\n' "${wanted[@]}" >"$share/wanted"
 : >"$share/results"
 
-TMPDIR=/dev/shm "$KERNEL" root=/dev/root rootfstype=hostfs "rootflags=$ROOT" ro init=/sbin/meshstor-init mem=1536M \
-	seccomp=on ncpus=2 con=null con0=fd:0,fd:1 quiet null_blk.nr_devices=0 "uml_dir=$out/uml/" umid=md \
-	meshstor.node=md "meshstor.share=$share" </dev/null >"$out/console" 2>&1 &
+start_uml() {
+	local paths KERNEL ROOT
+	"$repo/e2e/lab/build.sh" kernel >/dev/null
+	paths=$("$repo/e2e/lab/build.sh" root)
+	eval "$paths"
+	TMPDIR=/dev/shm "$KERNEL" root=/dev/root rootfstype=hostfs "rootflags=$ROOT" ro init=/sbin/meshstor-init mem=1536M \
+		seccomp=on ncpus=2 con=null con0=fd:0,fd:1 quiet null_blk.nr_devices=0 "uml_dir=$out/uml/" umid=md \
+		meshstor.node=md "meshstor.share=$share" </dev/null >"$out/console" 2>&1 &
+}
+
+# Without a hypervisor, so that it runs wherever the tests do.
+start_qemu() {
+	local tree version
+	tree=$("$repo/kernel/build.sh" debian)
+	version=$(ls -- "$tree/lib/modules")
+	qemu-system-x86_64 -machine q35 -cpu max -smp 2 -accel tcg,thread=multi -m 1536 -nographic -no-reboot -nic none \
+		-kernel "$tree/boot/vmlinuz-$version" -initrd "$tree/boot/md-test.initrd" \
+		-append "console=ttyS0 panic=-1 quiet md.modules=${kernel#6.12-}" \
+		-fsdev "local,id=root,path=$tree,security_model=none,readonly=on" -device virtio-9p-pci,fsdev=root,mount_tag=/dev/root \
+		-fsdev "local,id=share,path=$share,security_model=none" -device virtio-9p-pci,fsdev=share,mount_tag=share \
+		</dev/null >"$out/console" 2>&1 &
+}
+
+case $kernel in
+7.3-*) start_uml ;;
+6.12-*) start_qemu ;;
+esac
 guest=$!
 trap 'kill -9 "$guest" 2>/dev/null || true' EXIT
 

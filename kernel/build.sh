@@ -1,0 +1,206 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: GPL-2.0-only
+# What is built for kernels whose md is a module:
+#
+#   build.sh source <base>   md of a base (6.12, 7.3) with its series applied by `git am`; prints the directory
+#   build.sh package         a DKMS source package for Debian of both bases, in target/kernel-package; prints the file
+#   build.sh debian          a tree of Debian stable with its own 6.12 kernel, and the package installed in it; prints the directory
+#
+# Sources and the tree are kept in ${XDG_CACHE_HOME:-~/.cache}/meshstor, by content.
+set -euo pipefail
+here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=../e2e/lab/lib.sh
+. "$here/../e2e/lab/lib.sh"
+# shellcheck source=../e2e/lab/debian.sh
+. "$here/../e2e/lab/debian.sh"
+trap stop_step EXIT
+trap 'exit 130' INT TERM
+
+version=0.1.0
+out=${CARGO_TARGET_DIR:-$repo_dir/target}/kernel-package
+tree_packages=(linux-image-amd64 linux-headers-amd64 dkms gcc make initramfs-tools mdadm fio dmsetup xfsprogs e2fsprogs util-linux kmod
+	procps mawk xz-utils busybox python3-minimal)
+# What a package needs of md's folder; the rest of it is device mapper and bcache.
+md_files=(md.c md.h md-bitmap.c md-bitmap.h md-llbitmap.c md-cluster.c md-cluster.h md-linear.c raid0.c raid0.h raid1.c raid1.h raid10.c
+	raid10.h raid1-10.c raid5.c raid5.h raid5-cache.c raid5-log.h raid5-ppl.c dm-raid.c)
+
+series() { # <base>
+	case $1 in
+	7.3) echo meshstor ;;
+	*) echo "meshstor-$1" ;;
+	esac
+}
+
+patches_of() { series_name=$(series "$1") kernel_patches; }
+
+# The version of a package that apt would take; the newest state of the archive is asked for once a run.
+package_version() { APT_CONFIG=$apt_dir/apt.conf apt-cache show --no-all-versions "$1" | sed -n 's/^Version: //p'; }
+
+# ---- source ------------------------------------------------------------------------------------------------------------------
+
+source_dir() { # <base> <version>
+	local patches
+	mapfile -t patches < <(patches_of "$1")
+	echo "$cache_dir/md/$1-$({ echo "md $recipe $2"; cat -- "${patches[@]}"; } | digest)"
+}
+
+source_unpack() { # <base> <directory>
+	local deb patches
+	mkdir -p -- "$2" "$cache_dir/debs"
+	cd -- "$cache_dir/debs"
+	APT_CONFIG=$apt_dir/apt.conf apt-get download "linux-source-$1"
+	deb=$(echo "linux-source-$1"_*.deb)
+	dpkg-deb --fsys-tarfile "$deb" | tar -xO "./usr/src/linux-source-$1.tar.xz" | tar -C "$2" --strip-components=1 -xJ --wildcards \
+		'*/drivers/md/*' '*/Documentation/admin-guide/md.rst' '*/arch/um/drivers/vector_kern.c'
+	rm -- "$deb"
+	cd -- "$2"
+	git init -q
+	git config user.name lab
+	git config user.email lab@localhost
+	git add -A
+	git commit -qm "linux-source-$1"
+	mapfile -t patches < <(patches_of "$1")
+	git am "${patches[@]}"
+}
+
+build_source() { # <base>
+	local dir started
+	require_debian git=git xz=xz-utils "$keyring=debian-archive-keyring"
+	step md "asking Debian for linux-source-$1" "$cache_dir/log/md-apt.log" private_apt
+	dir=$(source_dir "$1" "$(package_version "linux-source-$1")")
+	if ! is_done "$dir"; then
+		started=$(date +%s)
+		rm -rf -- "$dir"
+		step md "unpacking linux-source-$1 and applying $(patches_of "$1" | wc -l) patches" "$cache_dir/log/md-$1.log" source_unpack "$1" "$dir"
+		mark_done "$dir" "$started" "linux-source-$1"
+	fi
+	echo "$dir"
+}
+
+# ---- package -----------------------------------------------------------------------------------------------------------------
+
+build_package() {
+	local base dir file root=$out/root
+	rm -rf -- "$out"
+	mkdir -p -- "$root/DEBIAN"
+	for base in 6.12 7.3; do
+		dir=$(build_source "$base")
+		mkdir -p -- "$root/usr/src/meshstor-md-$version/$base"
+		for file in "${md_files[@]}"; do
+			[[ ! -e $dir/drivers/md/$file ]] || cp -- "$dir/drivers/md/$file" "$root/usr/src/meshstor-md-$version/$base/"
+		done
+		cp -- "$here/dkms/Kbuild" "$root/usr/src/meshstor-md-$version/$base/"
+	done
+	sed "s/@VERSION@/$version/" "$here/dkms/dkms.conf" >"$root/usr/src/meshstor-md-$version/dkms.conf"
+	for file in postinst prerm; do
+		sed "s/@VERSION@/$version/" "$here/dkms/$file" >"$root/DEBIAN/$file"
+		chmod 0755 "$root/DEBIAN/$file"
+	done
+	install -D -m 0644 -- "$here/COPYING" "$root/usr/share/doc/meshstor-md-dkms/copyright"
+	cat >"$root/DEBIAN/control" <<-EOF
+		Package: meshstor-md-dkms
+		Version: $version
+		Architecture: all
+		Maintainer: MeshStor developers <dev@meshstor.io>
+		Depends: dkms
+		Recommends: linux-headers-amd64 | linux-headers-generic
+		Section: kernel
+		Priority: optional
+		Description: MD RAID1 and RAID10 with latency-aware reads, takeover and regional barriers
+		 The modules md-mod, raid0, raid1, raid10, raid456, linear, md-cluster and dm-raid of Linux 6.12 and 7.3 with the patches of
+		 MeshStor, for kernels in which md is a module. They take the place of the kernel's own at the next boot.
+	EOF
+	dpkg-deb --root-owner-group --build "$root" "$out/meshstor-md-dkms_${version}_all.deb" >/dev/null
+	rm -rf -- "$root"
+	echo "$out/meshstor-md-dkms_${version}_all.deb"
+}
+
+# ---- debian ------------------------------------------------------------------------------------------------------------------
+
+tree_bootstrap() { # <directory>
+	local list mirror
+	mirror=$(debian_mirror)
+	list=$(IFS=,; echo "${tree_packages[*]}")
+	mkdir -p -- "$cache_dir/debian/tmp"
+	TMPDIR=$cache_dir/debian/tmp mmdebstrap --mode=root --variant=minbase --keyring="$keyring" \
+		--aptopt='Acquire::Check-Valid-Until "false"' --aptopt='Acquire::Languages "none"' \
+		--aptopt='APT::Install-Recommends "false"' --dpkgopt='path-exclude=/usr/share/doc/*' \
+		--dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
+		--include="$list" trixie "$1" "deb $mirror trixie main"
+}
+
+# The package is installed as on a user's machine, with dpkg; dkms builds it for the kernel that is there.
+tree_finish() { # <base tree> <tree> <package>
+	cp -al -- "$1" "$2"
+	rm -- "$2/.done" "$2/.meta"
+	cp -- "$3" "$2/root/package.deb"
+	install -m 0755 -- "$here/tests/guest-init" "$2/sbin/md-test-init"
+	mkdir -p -- "$2/run" "$2/proc"
+	# The trees share their files: what is written in place must be this one's own.
+	rm -f -- "$2/etc/mdadm/mdadm.conf" "$2"/var/log/*.log
+	echo 'AUTO -all' >"$2/etc/mdadm/mdadm.conf"
+	unshare --mount --pid --fork bash -euc '
+		mount -t proc proc "$1/proc"
+		chroot "$1" dpkg --install /root/package.deb
+		chroot "$1" dkms status
+	' - "$2"
+	rm -- "$2/root/package.deb"
+	chroot "$2" dkms status -m meshstor-md | grep -q installed
+	tree_initrd "$2"
+}
+
+# An initrd that mounts the tree itself over 9p, with the modules that Debian's kernel needs for that.
+tree_initrd() { # <tree>
+	local work=$1/tmp/initrd kernel file number=10
+	kernel=$(ls -- "$1/lib/modules")
+	mkdir -p -- "$work"/{bin,dev,proc,sys,new,modules}
+	cp -- "$1/bin/busybox" "$work/bin/"
+	install -m 0755 -- "$here/tests/initrd-init" "$work/init"
+	while IFS= read -r file; do
+		mkdir -p -- "$work$(dirname -- "$file")"
+		cp -L -- "$1$file" "$work$file"
+	done < <(chroot "$1" ldd /bin/busybox | grep -o '/[^ ]*')
+	while IFS= read -r file; do
+		xz -dc -- "$1$file" >"$work/modules/$number-$(basename -- "$file" .xz)"
+		number=$((number + 1))
+	done < <(chroot "$1" modprobe --set-version "$kernel" --all --show-depends 9pnet_virtio 9p | awk '$1 == "insmod" && !seen[$2]++ { print $2 }')
+	(cd -- "$work" && find . | cpio --create --format=newc --quiet | gzip -1) >"$1/boot/md-test.initrd"
+	rm -rf -- "$work"
+}
+
+build_debian() {
+	local base dir package started log=$cache_dir/log/debian.log
+	package=$(build_package)
+	require_debian mmdebstrap=mmdebstrap qemu-system-x86_64=qemu-system-x86 cpio=cpio "$keyring=debian-archive-keyring"
+	base=$cache_dir/debian/base-$(echo "debian $recipe ${tree_packages[*]}" | digest)
+	dir=$cache_dir/debian/$({ basename -- "$base"; cat -- "$here"/dkms/* "$here"/tests/*-init; patches_of 6.12 | xargs cat --; } | digest)
+	if ! is_done "$base"; then
+		started=$(date +%s)
+		require_space 3
+		rm -rf -- "$base" "$log"
+		step debian "unpacking Debian trixie with its kernel (about 90 s)" "$log" tree_bootstrap "$base"
+		mark_done "$base" "$started" "Debian trixie: ${tree_packages[*]}"
+	fi
+	if ! is_done "$dir"; then
+		started=$(date +%s)
+		rm -rf -- "$dir"
+		step debian "installing the package; dkms builds it (about 45 s)" "$log" tree_finish "$base" "$dir" "$package"
+		mark_done "$dir" "$started" "Debian trixie and meshstor-md-dkms $version"
+	fi
+	echo "$dir"
+}
+
+main() {
+	mkdir -p -- "$cache_dir"
+	case ${1:-} in
+	source) [[ $# == 2 && -r $here/lab/$(series "$2").series ]] || die "source: which base, 6.12 or 7.3?" && build_source "$2" ;;
+	package | debian) "build_$1" ;;
+	*)
+		sed -n '3,9s/^# \{0,1\}//p' -- "${BASH_SOURCE[0]}" >&2
+		exit 2
+		;;
+	esac
+}
+
+main "$@"
+exit
