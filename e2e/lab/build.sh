@@ -26,6 +26,8 @@ trap 'exit 130' INT TERM
 # costs one full build.
 
 kernel_work=$cache_dir/kernel/work/${kernel_package##*-}
+kernel_obj=$kernel_work/obj
+[[ ! -e $repo_dir/kernel/lab/$series_name.config ]] || kernel_obj=$kernel_work/obj-$series_name
 
 kernel_fetch() {
 	private_apt
@@ -69,18 +71,23 @@ kernel_switch_patches() {
 	rm -- "$kernel_work/switching"
 }
 
-kernel_make() { make -s -C "$kernel_work/src" O="$kernel_work/obj" ARCH=um "$@"; }
+kernel_make() { make -s -C "$kernel_work/src" O="$kernel_obj" ARCH=um "$@"; }
 
 # An option that Kconfig dropped without a word would show up as a puzzling failure in a guest: say it here instead.
 kernel_configure() {
-	local fragment=$kernel_work/fragment line lost=0
-	cat -- "$repo_dir"/kernel/lab/{common,uml}.config >"$fragment"
+	local fragment=$kernel_work/fragment fragments line lost=0
+	mapfile -t fragments < <(kernel_fragments)
+	# What a later one says of an option is all that counts.
+	cat -- "${fragments[@]}" | awk '
+		match($0, /CONFIG_[A-Z0-9_]+/) { name = substr($0, RSTART, RLENGTH); if (!(name in line)) order[++n] = name; line[name] = $0 }
+		END { for (i = 1; i <= n; i++) print line[order[i]] }' >"$fragment"
+	mkdir -p -- "$kernel_obj"
 	kernel_make defconfig
-	(cd -- "$kernel_work/src" && ./scripts/kconfig/merge_config.sh -m -O ../obj ../obj/.config "$fragment")
+	(cd -- "$kernel_work/src" && ./scripts/kconfig/merge_config.sh -m -O "$kernel_obj" "$kernel_obj/.config" "$fragment")
 	kernel_make olddefconfig
 	while IFS= read -r line; do
-		grep -qxF -- "$line" "$kernel_work/obj/.config" || {
-			echo "wanted $line, but: $(grep -E "(^|# )${line%%=*}( |=)" "$kernel_work/obj/.config" || echo 'no such option')"
+		grep -qxF -- "$line" "$kernel_obj/.config" || {
+			echo "wanted $line, but: $(grep -E "(^|# )${line%%=*}( |=)" "$kernel_obj/.config" || echo 'no such option')"
 			lost=1
 		}
 	done < <(grep '=y$' "$fragment")
@@ -108,8 +115,8 @@ build_kernel() {
 	step kernel "configuring" "$log" kernel_configure
 	step kernel "compiling (about 6 minutes from nothing, seconds after a small change)" "$log" kernel_compile
 	mkdir -p -- "$out"
-	cp -- "$kernel_work/obj/linux" "$out/linux"
-	cp -- "$kernel_work/obj/.config" "$out/config"
+	cp -- "$kernel_obj/linux" "$out/linux"
+	cp -- "$kernel_obj/.config" "$out/config"
 	mark_done "$out" "$started" "$kernel_package $(cat "$kernel_work/version"), series $series_name"
 	say "kernel: ready in $(($(date +%s) - started)) s: $out/linux"
 }

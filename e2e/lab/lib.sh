@@ -32,12 +32,19 @@ kernel_patches() {
 	done <"$series"
 }
 
+# The configuration of the chosen series; some have one more fragment, and then objects of their own.
+kernel_fragments() {
+	printf '%s\n' "$repo_dir"/kernel/lab/{common,uml}.config
+	[[ ! -e $repo_dir/kernel/lab/$series_name.config ]] || printf '%s\n' "$repo_dir/kernel/lab/$series_name.config"
+}
+
 kernel_hash() {
-	local patches
+	local patches fragments
 	mapfile -t patches < <(kernel_patches)
+	mapfile -t fragments < <(kernel_fragments)
 	{
 		echo "kernel $recipe $kernel_package"
-		cat -- "$repo_dir"/kernel/lab/{common,uml}.config "${patches[@]}"
+		cat -- "${fragments[@]}" "${patches[@]}"
 	} | digest
 }
 

@@ -6,6 +6,7 @@
 # that fail and return; and either read errors that writing heals, or discards. $MD_TEST_SECONDS long, 15 if that is not set.
 stress() {
 	local disks=$1 layout=$2 kind=$3 grow=${4:-} seconds=${MD_TEST_SECONDS:-15} legs=() n writers=() agents=() pid
+	if [[ $kind == errors ]] && ! dmsetup targets | grep -q '^dust'; then skip "this kernel has no dm-dust"; fi
 	for ((n = 0; n < ${grow:-$disks}; n++)); do
 		null_disk "leg$n-disk" 132 0 memory_backed=1 discard=1
 		if [[ $kind == errors ]]; then

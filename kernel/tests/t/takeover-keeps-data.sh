@@ -3,6 +3,19 @@
 # A mounted raid1 becomes a raid10 under a verifying writer: no byte moves, nothing is resynced, the bitmap stays, and the array
 # comes back from a stop as what it became.
 
+check_bitmap() { # <none, internal or lockless>
+	local seen=internal
+	if [[ -e $md_dir/bitmap_type ]]; then
+		case $(attribute bitmap_type) in
+		*"[none]"*) seen=none ;;
+		*"[llbitmap]"*) seen=lockless ;;
+		esac
+	elif [[ $(attribute bitmap/location) == none ]]; then
+		seen=none
+	fi
+	[[ $seen == "$1" ]] || fail "the bitmap is $seen, not $1"
+}
+
 try() { # <legs> <file system> <bitmap>
 	local legs=("${@:4}") count=$1 fs=$2 bitmap=$3 writer sum size n
 	legs=()
@@ -12,7 +25,7 @@ try() { # <legs> <file system> <bitmap>
 	done
 	mdadm --create "$md" --run --quiet --level=1 --raid-devices="$count" --metadata=1.2 --bitmap="$bitmap" --assume-clean \
 		--data-offset=4096 --size=380M "${legs[@]/#//run/dm/}"
-	[[ $(attribute bitmap_type) == *"[${bitmap/lockless/llbitmap}]"* || $bitmap == internal ]]
+	check_bitmap "$bitmap"
 	"mkfs.$fs" -q "$md"
 	mount "$md" /tmp/m
 	head -c 32M /dev/urandom >/tmp/m/still
@@ -37,7 +50,8 @@ try() { # <legs> <file system> <bitmap>
 	[[ $(attribute layout) == $((256 + count)) ]] || fail "layout $(attribute layout)"
 	[[ $(attribute degraded) == 0 ]]
 	[[ $(cat /sys/block/md0/size) == "$size" ]] || fail "the size changed from $size to $(cat /sys/block/md0/size)"
-	say "$count legs, $fs, $bitmap: chunk $(attribute chunk_size), bitmap $(attribute bitmap_type)"
+	check_bitmap "$bitmap"
+	say "$count legs, $fs, bitmap $bitmap: chunk $(attribute chunk_size)"
 	if since "$count-$fs-$bitmap" 'resync|recovery of' | grep -v takeover; then fail "something was resynced"; fi
 	umount /tmp/m
 	check_mirrors
@@ -50,7 +64,7 @@ try() { # <legs> <file system> <bitmap>
 	assemble "${legs[@]}"
 	[[ $(attribute level) == raid10 && $(attribute degraded) == 0 ]]
 	if since again 'resync of|recovery of'; then fail "something was resynced after the assembly"; fi
-	if [[ $bitmap != none ]]; then since again 'bitmap' >/dev/null || [[ $(attribute bitmap_type) == *"["* ]]; fi
+	check_bitmap "$bitmap"
 	mount "$md" /tmp/m
 	[[ $(sha256sum </tmp/m/still) == "$sum" ]] || fail "the file that nobody touched has changed"
 	umount /tmp/m

@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# shellcheck shell=bash
+# How long it takes until 95 % of the reads have followed the legs' delays.
+for level in raid1 raid10; do
+	near_and_far "$level" far near
+	random_reads "$md" 1 12 >/dev/null &
+	reader=$!
+	sleep 2
+	leg_takes near $far_ns
+	leg_takes far $near_ns
+	began=$(date +%s%N)
+	took=never
+	for ((n = 0; n < 60; n++)); do
+		mapfile -t seen < <(shares far near -- sleep 0.1)
+		if ((seen[0] >= 9500)); then
+			took=$((($(date +%s%N) - began) / 1000000))
+			break
+		fi
+	done
+	[[ $took == never ]] && took=99999
+	row "read-balance-swap-$base-$level-far+near" "ms" "≤ 2000" "$took"
+	wait "$reader"
+	clean_up
+done

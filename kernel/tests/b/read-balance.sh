@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# shellcheck shell=bash
+# Reads of a fast and one or two slow legs.
+for level in raid1 raid10; do
+	for legs in "far near" "near far" "far near far2"; do
+		name=$level-${legs// /+}
+		leg alone 256 $near_ns
+		read -r _ alone _ <<<"$(random_reads /run/dm/alone 1 2)"
+		# shellcheck disable=SC2086
+		near_and_far "$level" $legs
+		# shellcheck disable=SC2086
+		mapfile -t seen < <(shares near ${legs/near/} -- random_reads "$md" 1 3)
+		read -r _ p50 _ <<<"${seen[0]}"
+		row "read-balance-qd1-share-$base-$name" "% of reads from the near leg" "≥ 99" "$(awk "BEGIN { print ${seen[1]} / 100 }")"
+		row "read-balance-qd1-p50-$base-$name" "µs; reference: the near leg alone" "≤ 1.1" "$p50" "$alone"
+
+		sum=0
+		# shellcheck disable=SC2086
+		for one in $legs; do
+			case $one in near*) leg "alone-$one" 256 $near_ns ;; *) leg "alone-$one" 256 $far_ns ;; esac
+			read -r iops _ _ <<<"$(random_reads "/run/dm/alone-$one" 32 2)"
+			sum=$((sum + iops))
+		done
+		read -r iops _ _ <<<"$(random_reads "$md" 32 3)"
+		row "read-balance-qd32-$base-$name" "IOPS" "≥ 1" "$iops"
+		row "read-balance-qd32-sum-$base-$name" "IOPS; reference: sum of the legs alone" "≥ 0.9" "$iops" "$sum"
+		clean_up
+	done
+done

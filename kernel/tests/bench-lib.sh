@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# shellcheck shell=bash
+# What the benches in b/ share; sourced after lib.sh. A bench prints what it measures with `row`, and never fails for what it is.
+
+# row <name> <unit> <aim> <value> [<reference>]: with a reference the ratio is of these two, measured side by side in this guest;
+# without one it is of the same row on the patched and on the stock kernel.
+row() { printf 'ROW\t%s\t%s\t%s\t%s\t%s\n' "$1" "$2" "$3" "$4" "${5:-}"; }
+
+near_ns=300000 far_ns=3000000
+
+# near_and_far <level> <leg>…: an array of legs of which all called near* are fast and all others slow.
+near_and_far() {
+	local level=$1 name
+	shift
+	for name in "$@"; do
+		case $name in
+		near*) leg "$name" 256 $near_ns ;;
+		*) leg "$name" 256 $far_ns ;;
+		esac
+	done
+	array_of_legs "$level" "$@"
+}
+
+# switch <0 or 1>: the choice by latency off or on, where there is one.
+switch() { ! has latency_balance || echo "$1" >"$md_dir/latency_balance"; }
+
+# median <number>…
+median() { printf '%s\n' "$@" | sort -g | awk '{ v[NR] = $1 } END { print (NR % 2) ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'; }
