@@ -49,10 +49,23 @@ test-api: prerequisites ## The API's rules, RBAC and admission policies against 
 test-e2e: lab build ## Real kernels, a real control plane, faults and a verifying writer
 	@$(call logged,cargo test --locked --workspace --test e2e,e2e)
 
+# Kernels that `make kernel-test` runs the tests on.
+KERNELS ?= 7.3-stock 7.3-patched 6.12-stock 6.12-patched
 .PHONY: kernel-test
-kernel-test: prerequisites ## Tests of the md patches on the lab's kernel, stock and patched
-	@$(call logged,kernel/tests/run.sh 7.3-stock,kernel-7.3-stock)
-	@$(call logged,kernel/tests/run.sh 7.3-patched,kernel-7.3-patched)
+kernel-test: prerequisites ## Tests of the md patches: KERNELS="7.3-stock 7.3-patched 6.12-stock 6.12-patched"
+	@failed=0; for kernel in $(KERNELS); do $(call logged,kernel/tests/run.sh $$kernel,kernel-$$kernel) || failed=1; done; exit $$failed
+
+.PHONY: kernel-test-debug
+kernel-test-debug: prerequisites ## The same on 7.3 with KASAN, lockdep and preemption (builds a kernel: 15 minutes); STRESS=600 seconds each stress
+	@$(call logged,MD_TEST_SECONDS=$(or $(STRESS),30) kernel/tests/run.sh 7.3-debug,kernel-7.3-debug)
+
+.PHONY: kernel-bench
+kernel-bench: prerequisites ## Measure the md patches against stock kernels; writes target/bench/kernel.json and .md
+	@kernel/tests/bench.sh
+
+.PHONY: kernel-package
+kernel-package: prerequisites ## Build the DKMS source package of md, for kernels where md is a module
+	@kernel/build.sh package
 
 AREA ?= volume
 .PHONY: bench

@@ -7,6 +7,7 @@
 row() { printf 'ROW\t%s\t%s\t%s\t%s\t%s\n' "$1" "$2" "$3" "$4" "${5:-}"; }
 
 near_ns=300000 far_ns=3000000
+base=$(uname -r | cut -d. -f1,2)
 
 # near_and_far <level> <leg>…: an array of legs of which all called near* are fast and all others slow.
 near_and_far() {

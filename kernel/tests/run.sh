@@ -3,8 +3,11 @@
 # Runs the tests of this folder in a guest: run.sh <kernel> [<test>…]
 #
 #   <kernel>   7.3-stock, 7.3-patched: User-Mode Linux, without and with the patches for md
+#              7.3-debug: the same, with KASAN, lockdep, preemption and the hung-task detector
 #              6.12-stock, 6.12-patched: Debian's own kernel in QEMU, with its own modules of md and with those of our package
 #   <test>     names in t/ without .sh; all of them if none is given
+#
+# MD_TEST_DIR=b runs the benches in b/ instead; bench.sh does, and makes a table of what they say.
 #
 # Prints a line a test and a closing count. What a test printed is in target/kernel-test/<kernel>/<test>.log; a failed test's
 # output is shown. Needs root, for the guest's root directory is made by one.
@@ -13,7 +16,7 @@ here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 repo=$(cd -- "$here/../.." && pwd)
 
 usage() {
-	sed -n '3,10s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
+	sed -n '3,13s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
 	exit 2
 }
 
@@ -21,32 +24,35 @@ kernel=${1:-}
 case $kernel in
 7.3-stock) export MESHSTOR_KERNEL=stock ;;
 7.3-patched) export MESHSTOR_KERNEL=meshstor ;;
+7.3-debug) export MESHSTOR_KERNEL=debug ;;
 6.12-stock | 6.12-patched) ;;
 *) usage ;;
 esac
 shift
 
 all=()
-for file in "$here"/t/*.sh; do
+dir=${MD_TEST_DIR:-t}
+for file in "$here/$dir"/*.sh; do
 	file=${file##*/}
 	all+=("${file%.sh}")
 done
 wanted=("${@:-"${all[@]}"}")
 (($#)) || wanted=("${all[@]}")
 for test in "${wanted[@]}"; do
-	[[ -e $here/t/$test.sh ]] || {
-		echo "run.sh: there is no test '$test' in kernel/tests/t" >&2
+	[[ -e $here/$dir/$test.sh ]] || {
+		echo "run.sh: there is no test '$test' in kernel/tests/$dir" >&2
 		exit 2
 	}
 done
 
-out=${CARGO_TARGET_DIR:-$repo/target}/kernel-test/$kernel
+out=${CARGO_TARGET_DIR:-$repo/target}/kernel-test/$kernel${MD_TEST_DIR:+-$dir}
 rm -rf -- "$out"
 mkdir -p -- "$out/share" "$out/uml"
 share=$out/share
 cp -r -- "$here" "$share/tests"
 cp -- "$here/guest" "$share/agent"
 printf '%s\n' "${wanted[@]}" >"$share/wanted"
+echo "$dir ${MD_TEST_SECONDS:-}" >"$share/options"
 : >"$share/results"
 
 start_uml() {

@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: GPL-2.0-only
+# Runs the benches in b/ on each base, patched and stock, one right after the other, and writes target/bench/kernel.json and
+# kernel.md: bench.sh [<base>…], with 7.3 and 6.12 if none is named.
+set -euo pipefail
+here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
+bases=("${@:-7.3}")
+(($#)) || bases=(7.3 6.12)
+target=${CARGO_TARGET_DIR:-$here/../../target}
+mkdir -p -- "$target/bench"
+failed=0
+export MD_TEST_DIR=b
+for base in "${bases[@]}"; do
+	for kernel in patched stock; do
+		"$here/run.sh" "$base-$kernel" || failed=1
+	done
+done
+
+# A row that has no reference of its own is compared with the same row of the stock kernel.
+rows() { # <patched or stock>
+	local base
+	for base in "${bases[@]}"; do
+		cat -- "$target/kernel-test/$base-$1-b/"*.log | grep '^ROW' || true
+	done
+}
+awk -F'\t' -v json="$target/bench/kernel.json" -v md="$target/bench/kernel.md" '
+	function cell(x) { return x == "" ? "–" : (x >= 100 ? sprintf("%.0f", x) : sprintf("%.3f", x)) }
+	function number(x) { return x == "" ? "null" : x }
+	NR == FNR { stock[$2] = $5; next }
+	{
+		reference = $6 != "" ? $6 : stock[$2]
+		ratio = reference != "" && reference != 0 ? $5 / reference : ""
+		line[++n] = sprintf("| %s | %s | %s | %s | %s | %s | 1 |", $2, $3, cell($5), cell(reference), cell(ratio), $4)
+		object[n] = sprintf("    {\"name\": \"%s\", \"unit\": \"%s\", \"ours\": %s, \"reference\": %s, \"ratio\": %s, \"aim\": \"%s\", \"runs\": 1}", \
+			$2, $3, $5, number(reference), number(ratio), $4)
+	}
+	END {
+		print "| name | unit | ours | reference | ratio | aim | runs |" >md
+		print "|---|---|--:|--:|--:|---|--:|" >md
+		print "{\n  \"rows\": [" >json
+		for (i = 1; i <= n; i++) {
+			print line[i] >md
+			print object[i] (i < n ? "," : "") >json
+		}
+		print "  ]\n}" >json
+	}' <(rows stock) <(rows patched)
+cat -- "$target/bench/kernel.md"
+exit "$failed"
