@@ -32,7 +32,7 @@ demo-down: build ## Take down what `make demo KEEP=1` left
 .PHONY: test
 test: prerequisites ## Every test: fast ones, the API, then real kernels; ends with "N passed, N failed"
 	@rm -rf $(LOGS); mkdir -p $(LOGS); failed=0; \
-	for suite in fast api e2e; do $(MAKE) --no-print-directory test-$$suite || failed=1; done; \
+	for suite in fast api e2e kernel; do $(MAKE) --no-print-directory test-$$suite || failed=1; done; \
 	e2e/tally.sh $$(find $(LOGS) -name '*.log') || failed=1; \
 	exit $$failed
 
@@ -66,6 +66,11 @@ kernel-bench: prerequisites ## Measure the md patches against stock kernels; wri
 .PHONY: kernel-package
 kernel-package: prerequisites ## Build the DKMS source package of md, for kernels where md is a module
 	@kernel/build.sh package
+
+.PHONY: test-kernel
+test-kernel: prerequisites ## A bounded part of kernel-test: all of it on the patched 7.3, short; the package in Debian's own 6.12
+	@$(call logged,MD_TEST_SECONDS=4 kernel/tests/run.sh 7.3-patched,kernel-7.3)
+	@$(call logged,kernel/tests/run.sh 6.12-patched modules features loss-still-degraded,kernel-6.12)
 
 AREA ?= volume
 .PHONY: bench

@@ -117,16 +117,22 @@ build_package() {
 
 # ---- debian ------------------------------------------------------------------------------------------------------------------
 
-tree_bootstrap() { # <directory>
+# The headers of the 7.3 in backports, for the package to be built for that too; its image is not needed.
+backports_headers() {
+	APT_CONFIG=$apt_dir/apt.conf apt-cache show linux-headers-amd64 |
+		sed -n 's/^Depends: .*\(linux-headers-7\.3[^ ,]*-amd64\).*/\1/p' | head -n 1
+}
+
+tree_bootstrap() { # <directory> <headers>
 	local list mirror
 	mirror=$(debian_mirror)
-	list=$(IFS=,; echo "${tree_packages[*]}")
+	list=$(IFS=,; echo "${tree_packages[*]},$2")
 	mkdir -p -- "$cache_dir/debian/tmp"
 	TMPDIR=$cache_dir/debian/tmp mmdebstrap --mode=root --variant=minbase --keyring="$keyring" \
 		--aptopt='Acquire::Check-Valid-Until "false"' --aptopt='Acquire::Languages "none"' \
 		--aptopt='APT::Install-Recommends "false"' --dpkgopt='path-exclude=/usr/share/doc/*' \
 		--dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
-		--include="$list" trixie "$1" "deb $mirror trixie main"
+		--include="$list" trixie "$1" "deb $mirror trixie main" "deb $mirror trixie-backports main"
 }
 
 # The package is installed as on a user's machine, with dpkg; dkms builds it for the kernel that is there.
@@ -143,16 +149,22 @@ tree_finish() { # <base tree> <tree> <package>
 		mount -t proc proc "$1/proc"
 		chroot "$1" dpkg --install /root/package.deb
 		chroot "$1" dkms status
+		# For the kernel of the image, and for the one of which only the headers are there.
+		for headers in "$1"/lib/modules/*/build; do
+			ls "${headers%/build}"/updates/dkms/raid10.ko*
+		done
 	' - "$2"
 	rm -- "$2/root/package.deb"
-	chroot "$2" dkms status -m meshstor-md | grep -q installed
 	tree_initrd "$2"
 }
+
+# The kernel that the tree has an image of.
+tree_kernel() { basename -- "$1"/boot/vmlinuz-* | sed 's/^vmlinuz-//'; }
 
 # An initrd that mounts the tree itself over 9p, with the modules that Debian's kernel needs for that.
 tree_initrd() { # <tree>
 	local work=$1/tmp/initrd kernel file number=10
-	kernel=$(ls -- "$1/lib/modules")
+	kernel=$(tree_kernel "$1")
 	mkdir -p -- "$work"/{bin,dev,proc,sys,new,modules}
 	cp -- "$1/bin/busybox" "$work/bin/"
 	install -m 0755 -- "$here/tests/initrd-init" "$work/init"
@@ -169,22 +181,29 @@ tree_initrd() { # <tree>
 }
 
 build_debian() {
-	local base dir package started log=$cache_dir/log/debian.log
-	package=$(build_package)
+	local base dir package headers started log=$cache_dir/log/debian.log
+	base=$cache_dir/debian/base-$(echo "debian $recipe ${tree_packages[*]} and headers of 7.3" | digest)
+	dir=$cache_dir/debian/$({
+		basename -- "$base"
+		cat -- "${BASH_SOURCE[0]}" "$here"/dkms/* "$here"/tests/*-init
+		{ patches_of 6.12; patches_of 7.3; } | xargs cat --
+	} | digest)
 	require_debian mmdebstrap=mmdebstrap qemu-system-x86_64=qemu-system-x86 cpio=cpio "$keyring=debian-archive-keyring"
-	base=$cache_dir/debian/base-$(echo "debian $recipe ${tree_packages[*]}" | digest)
-	dir=$cache_dir/debian/$({ basename -- "$base"; cat -- "$here"/dkms/* "$here"/tests/*-init; patches_of 6.12 | xargs cat --; } | digest)
 	if ! is_done "$base"; then
 		started=$(date +%s)
-		require_space 3
+		require_space 4
+		step md "asking Debian for its kernels" "$cache_dir/log/md-apt.log" private_apt
+		headers=$(backports_headers)
+		[[ $headers ]] || die "debian: there is no Linux 7.3 in trixie-backports"
 		rm -rf -- "$base" "$log"
-		step debian "unpacking Debian trixie with its kernel (about 90 s)" "$log" tree_bootstrap "$base"
-		mark_done "$base" "$started" "Debian trixie: ${tree_packages[*]}"
+		step debian "unpacking Debian trixie with its kernel (about 2 minutes)" "$log" tree_bootstrap "$base" "$headers"
+		mark_done "$base" "$started" "Debian trixie: ${tree_packages[*]} $headers"
 	fi
 	if ! is_done "$dir"; then
 		started=$(date +%s)
+		package=$(build_package)
 		rm -rf -- "$dir"
-		step debian "installing the package; dkms builds it (about 45 s)" "$log" tree_finish "$base" "$dir" "$package"
+		step debian "installing the package; dkms builds it for both kernels (about 90 s)" "$log" tree_finish "$base" "$dir" "$package"
 		mark_done "$dir" "$started" "Debian trixie and meshstor-md-dkms $version"
 	fi
 	echo "$dir"

@@ -9,7 +9,7 @@ row='%-7s %-22s %9s %8s  %-20s  %-4s %s\n'
 # shellcheck disable=SC2059 # the format is the constant above
 {
 	printf "$row" what content size took built used source
-	for dir in "$cache_dir"/{kernel,kube,root}/*/; do
+	for dir in "$cache_dir"/{kernel,kube,root,md,debian}/*/; do
 		dir=${dir%/}
 		is_done "$dir" || continue
 		seconds='' bytes=0 built='' source=''

@@ -69,7 +69,7 @@ start_uml() {
 start_qemu() {
 	local tree version
 	tree=$("$repo/kernel/build.sh" debian)
-	version=$(ls -- "$tree/lib/modules")
+	version=$(basename -- "$tree"/boot/vmlinuz-* | sed 's/^vmlinuz-//')
 	qemu-system-x86_64 -machine q35 -cpu max -smp 2 -accel tcg,thread=multi -m 1536 -nographic -no-reboot -nic none \
 		-kernel "$tree/boot/vmlinuz-$version" -initrd "$tree/boot/md-test.initrd" \
 		-append "console=ttyS0 panic=-1 quiet md.modules=${kernel#6.12-}" \
