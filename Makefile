@@ -32,7 +32,7 @@ demo-down: build ## Take down what `make demo KEEP=1` left
 .PHONY: test
 test: prerequisites ## Every test: fast ones, the API, then real kernels; ends with "N passed, N failed"
 	@rm -rf $(LOGS); mkdir -p $(LOGS); failed=0; \
-	for suite in fast api e2e kernel; do $(MAKE) --no-print-directory test-$$suite || failed=1; done; \
+	for suite in fast api e2e; do $(MAKE) --no-print-directory test-$$suite || failed=1; done; \
 	e2e/tally.sh $$(find $(LOGS) -name '*.log') || failed=1; \
 	exit $$failed
 
