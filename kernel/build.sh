@@ -7,11 +7,12 @@
 #   build.sh debian          a tree of Debian stable with its own 6.12 kernel, and the package installed in it; prints the directory
 #
 # Sources and the tree are kept in ${XDG_CACHE_HOME:-~/.cache}/meshstor, by content.
+# shellcheck disable=SC2317 # the builders are called by name
 set -euo pipefail
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
-# shellcheck source=../e2e/lab/lib.sh
+# shellcheck source-path=SCRIPTDIR source=../e2e/lab/lib.sh
 . "$here/../e2e/lab/lib.sh"
-# shellcheck source=../e2e/lab/debian.sh
+# shellcheck source-path=SCRIPTDIR source=../e2e/lab/debian.sh
 . "$here/../e2e/lab/debian.sh"
 trap stop_step EXIT
 trap 'exit 130' INT TERM

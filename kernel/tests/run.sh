@@ -108,8 +108,17 @@ show() { # the outcomes that are new
 	done < <(tail -n +$((shown + 1)) "$share/results")
 }
 
+# A test that says nothing for this long hangs, or its kernel does.
+patience=$((900 + 5 * ${MD_TEST_SECONDS:-15}))
+heard=$SECONDS
 while kill -0 "$guest" 2>/dev/null && [[ ! -e $share/over ]]; do
+	before=$shown
 	show
+	((shown == before)) || heard=$SECONDS
+	if ((SECONDS - heard > patience)); then
+		echo "no test has ended for $patience s; the guest is taken down"
+		kill -9 "$guest"
+	fi
 	sleep 0.3
 done
 show

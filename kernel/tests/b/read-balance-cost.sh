@@ -6,7 +6,7 @@ for level in raid1 raid10; do
 	leg near2 256 0
 	array_of_legs "$level" near near2
 	for depth in 1 16; do
-		ratios=() on=() off=()
+		on=() off=()
 		for ((n = 0; n < 10; n++)); do
 			switch 1
 			read -r a _ _ <<<"$(random_reads "$md" $depth 1)"

@@ -15,7 +15,6 @@ for level in raid1 raid10; do
 	before=$(reads_of far)
 	sleep 2
 	after=$(reads_of far)
-	stuck=$(awk '{ print $1 + $2 }' /sys/block/md0/inflight)
 	dmsetup resume near --noudevsync --noudevrules
 	wait "$reader"
 	say "$level: $((after - before)) reads in 2 s while the near leg answered none"
