@@ -34,7 +34,7 @@ try() { # <legs> <file system> <bitmap>
 	size=$(cat /sys/block/md0/size)
 	mark "$count-$fs-$bitmap"
 
-	fio --name=w --directory=/tmp/m --size=64M --bs=4k --rw=randwrite --ioengine=psync --numjobs=2 --verify=crc32c --runtime=3 \
+	fio --name=w --directory=/tmp/m --size=64M --bs=4k --direct=1 --rw=randwrite --ioengine=psync --numjobs=2 --verify=crc32c --runtime=3 \
 		--time_based --verify_state_save=0 --do_verify=1 --verify_fatal=1 >/tmp/fio 2>&1 &
 	writer=$!
 	sleep 1
