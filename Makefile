@@ -11,7 +11,7 @@ logged = mkdir -p $(LOGS); { $(1) ; } 2>&1 | tee $(LOGS)/$(2).log
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: lab
 lab: prerequisites ## Build what the lab runs on: kernel, control plane, guests' root (once; about 20 minutes)
@@ -66,11 +66,6 @@ kernel-bench: prerequisites ## Measure the md patches against stock kernels; wri
 .PHONY: kernel-package
 kernel-package: prerequisites ## Build the DKMS source package of md, for kernels where md is a module
 	@kernel/build.sh package
-
-.PHONY: test-kernel
-test-kernel: prerequisites ## A bounded part of kernel-test: all of it on the patched 7.3, short; the package in Debian's own 6.12
-	@$(call logged,MD_TEST_SECONDS=4 kernel/tests/run.sh 7.3-patched,kernel-7.3)
-	@$(call logged,kernel/tests/run.sh 6.12-patched modules features loss-still-degraded,kernel-6.12)
 
 AREA ?= volume
 .PHONY: bench

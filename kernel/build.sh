@@ -140,7 +140,7 @@ tree_bootstrap() { # <directory> <headers>
 tree_finish() { # <base tree> <tree> <package>
 	cp -al -- "$1" "$2"
 	rm -- "$2/.done" "$2/.meta"
-	cp -- "$3" "$2/root/package.deb"
+	cp -- "$3" "$2/package.deb"
 	install -m 0755 -- "$here/tests/guest-init" "$2/sbin/md-test-init"
 	mkdir -p -- "$2/run" "$2/proc"
 	# The trees share their files: what is written in place must be this one's own.
@@ -148,14 +148,14 @@ tree_finish() { # <base tree> <tree> <package>
 	echo 'AUTO -all' >"$2/etc/mdadm/mdadm.conf"
 	unshare --mount --pid --fork bash -euc '
 		mount -t proc proc "$1/proc"
-		chroot "$1" dpkg --install /root/package.deb
+		chroot "$1" dpkg --install /package.deb
 		chroot "$1" dkms status
 		# For the kernel of the image, and for the one of which only the headers are there.
 		for headers in "$1"/lib/modules/*/build; do
 			ls "${headers%/build}"/updates/dkms/raid10.ko*
 		done
 	' - "$2"
-	rm -- "$2/root/package.deb"
+	rm -- "$2/package.deb"
 	tree_initrd "$2"
 }
 

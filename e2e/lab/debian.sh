@@ -61,11 +61,13 @@ debian_mirror() {
 
 # An apt of our own: it sees only the suites we name, and never touches the machine's lists or packages.
 private_apt() {
-	local mirror
+	local mirror suite
 	mirror=$(debian_mirror)
 	mkdir -p -- "$apt_dir"/{lists/partial,cache/archives/partial,etc/parts}
 	: >"$apt_dir/status"
-	printf "deb [signed-by=$keyring] $mirror %s main\n" trixie trixie-backports >"$apt_dir/etc/sources.list"
+	for suite in trixie trixie-backports; do
+		echo "deb [signed-by=$keyring] $mirror $suite main"
+	done >"$apt_dir/etc/sources.list"
 	cat >"$apt_dir/apt.conf" <<-EOF
 		Dir::State "$apt_dir";
 		Dir::State::lists "$apt_dir/lists";

@@ -23,12 +23,15 @@ die() {
 
 digest() { sha256sum | cut -c1-16; }
 
-# The patches of the chosen series, in order, as absolute paths.
+# The patches of the chosen series, in order, as absolute paths. A series can name another one, whose patches come in its place.
 kernel_patches() {
 	local series="$repo_dir/kernel/lab/$series_name.series" line
 	while IFS= read -r line; do
-		case $line in '' | '#'*) continue ;; esac
-		printf '%s\n' "$repo_dir/kernel/$line"
+		case $line in
+		'' | '#'*) ;;
+		*.series) series_name=${line%.series} kernel_patches ;;
+		*) printf '%s\n' "$repo_dir/kernel/$line" ;;
+		esac
 	done <"$series"
 }
 
