@@ -9,14 +9,15 @@ row() { printf 'ROW\t%s\t%s\t%s\t%s\t%s\n' "$1" "$2" "$3" "$4" "${5:-}"; }
 near_ns=300000 far_ns=3000000
 base=$(uname -r | cut -d. -f1,2)
 
-# near_and_far <level> <leg>…: an array of legs of which all called near* are fast and all others slow.
+# near_and_far <level> <leg>…: an array of legs of which all called near* are fast and all others slow. Each takes $depth requests at a
+# time, 64 if that is not set.
 near_and_far() {
 	local level=$1 name
 	shift
 	for name in "$@"; do
 		case $name in
-		near*) leg "$name" 256 $near_ns ;;
-		*) leg "$name" 256 $far_ns ;;
+		near*) leg "$name" 256 $near_ns ${depth:-} ;;
+		*) leg "$name" 256 $far_ns ${depth:-} ;;
 		esac
 	done
 	array_of_legs "$level" "$@"

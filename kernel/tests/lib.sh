@@ -60,11 +60,12 @@ dm_device() { basename "$(readlink -f "/sys/dev/block/$(dmsetup info -c --nohead
 # Sectors at the start of a leg that keep what is written: the array's metadata. Its data begins there.
 head_sectors=8192
 
-# leg <name> <MiB> <ns>: a leg of an array. Its metadata is kept, its data is read as zeros and takes <ns>.
+# leg <name> <MiB> <ns> [<depth>]: a leg of an array. Its metadata is kept, its data is read as zeros and takes <ns>, and <depth>
+# requests, 64 if none is given, are served at a time.
 leg() {
 	local name=$1 mib=$2 ns=$3
 	null_disk "$name-head" $((head_sectors / 2048)) 0 memory_backed=1
-	null_disk "$name-$ns" "$mib" "$ns"
+	null_disk "$name-$ns" "$mib" "$ns" "hw_queue_depth=${4:-64}"
 	leg_table "$name" "$ns" | dm_create "$name"
 }
 
@@ -113,6 +114,27 @@ assemble() {
 	local paths=()
 	for leg in "$@"; do paths+=("/run/dm/$leg"); done
 	mdadm --assemble "$md" --run --quiet "${paths[@]}"
+}
+
+# assemble_newest <leg>…: as a person would after a crash. If mdadm does not take all of them, those with the most events, and then the
+# others are added again. Sets $how.
+assemble_newest() {
+	local leg best=0 events names=() n
+	how="at once"
+	if assemble "$@" 2>/dev/null && [[ $(attribute degraded) == 0 ]]; then return; fi
+	if [[ -e $md_dir ]]; then stop_array; fi
+	for leg in "$@"; do
+		events=$(events_of "$leg")
+		if ((events > best)); then best=$events names=(); fi
+		if ((events == best)); then names+=("$leg"); fi
+	done
+	assemble "${names[@]}"
+	for leg in "$@"; do
+		[[ " ${names[*]} " == *" $leg "* ]] || mdadm --manage "$md" --quiet --re-add "/run/dm/$leg"
+	done
+	for ((n = 0; n < 200; n++)); do [[ $(attribute degraded) == 0 ]] && break || sleep 0.05; done
+	[[ $(attribute degraded) == 0 ]] || fail "still degraded"
+	how="from ${names[*]}"
 }
 
 stop_array() { mdadm --stop --quiet "$md"; }

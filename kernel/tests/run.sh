@@ -7,7 +7,8 @@
 #              6.12-stock, 6.12-patched: Debian's own kernel in QEMU, with its own modules of md and with those of our package
 #   <test>     names in t/ without .sh; all of them if none is given
 #
-# MD_TEST_DIR=b runs the benches in b/ instead; bench.sh does, and makes a table of what they say.
+# MD_TEST_DIR=b runs the benches in b/ instead, MD_TEST_DIR=i those in i/, which count instructions and are for 6.12 only; bench.sh
+# does, and makes a table of what they say. MD_TEST_DIR=r is for reboot.sh. The files in MD_TEST_DISKS are disks of a 6.12 guest.
 #
 # Prints a line a test and a closing count. What a test printed is in target/kernel-test/<kernel>/<test>.log; a failed test's
 # output is shown. Needs root, for the guest's root directory is made by one.
@@ -16,7 +17,7 @@ here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 repo=$(cd -- "$here/../.." && pwd)
 
 usage() {
-	sed -n '3,13s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
+	sed -n '3,14s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
 	exit 2
 }
 
@@ -67,10 +68,13 @@ start_uml() {
 
 # Without a hypervisor, so that it runs wherever the tests do.
 start_qemu() {
-	local tree version
+	local tree version file machine=(-smp 2 -accel "tcg,thread=multi")
+	# A nanosecond of the guest is an instruction.
+	if [[ $dir == i ]]; then machine=(-smp 1 -accel "tcg,thread=single" -icount "shift=0,sleep=off"); fi
+	for file in ${MD_TEST_DISKS:+"$MD_TEST_DISKS"/*}; do machine+=(-drive "file=$file,format=raw,if=virtio,cache=unsafe"); done
 	tree=$("$repo/kernel/build.sh" debian)
 	version=$(basename -- "$tree"/boot/vmlinuz-* | sed 's/^vmlinuz-//')
-	qemu-system-x86_64 -machine q35 -cpu max -smp 2 -accel tcg,thread=multi -m 1536 -nographic -no-reboot -nic none \
+	qemu-system-x86_64 -machine q35 -cpu max "${machine[@]}" -m 1536 -nographic -no-reboot -nic none \
 		-kernel "$tree/boot/vmlinuz-$version" -initrd "$tree/boot/md-test.initrd" \
 		-append "console=ttyS0 panic=-1 quiet md.modules=${kernel#6.12-}" \
 		-fsdev "local,id=root,path=$tree,security_model=none,readonly=on" -device virtio-9p-pci,fsdev=root,mount_tag=/dev/root \
@@ -87,8 +91,8 @@ trap 'kill -9 "$guest" 2>/dev/null || true' EXIT
 
 passed=0 failed=0 skipped=0 shown=0
 show() { # the outcomes that are new
-	local outcome test
-	while read -r outcome test; do
+	local outcome test seconds
+	while read -r outcome test seconds; do
 		shown=$((shown + 1))
 		mv -- "$share/$test.log" "$share/$test.dmesg" "$out/"
 		case $outcome in
@@ -102,7 +106,7 @@ show() { # the outcomes that are new
 			outcome=FAILED
 			;;
 		esac
-		echo "test $kernel::$test ... $outcome"
+		echo "test $kernel::$test ... $outcome ($seconds s)"
 		if [[ $outcome != skipped* ]]; then grep '^  ' "$out/$test.log" || true; fi
 		if [[ $outcome == FAILED ]]; then tail -n 15 -- "$out/$test.log" | sed 's/^/  | /'; fi
 	done < <(tail -n +$((shown + 1)) "$share/results")

@@ -15,17 +15,6 @@ superblock() { # <in|out> <leg> <file>: 4 KiB at 4 KiB, where metadata 1.2 has i
 	fi
 }
 
-# The members with the most events.
-newest() {
-	local leg best=0 events out=()
-	for leg in "$@"; do
-		events=$(events_of "$leg")
-		if ((events > best)); then best=$events out=(); fi
-		if ((events == best)); then out+=("$leg"); fi
-	done
-	echo "${out[@]}"
-}
-
 for count in 2 3; do
 	legs=()
 	for ((n = 0; n < count; n++)); do
@@ -47,22 +36,10 @@ for count in 2 3; do
 			superblock out "leg$n" "/tmp/leg$n.$( ((cut >> n & 1)) && echo new || echo old)"
 		done
 		mark "$count-$cut"
-		if assemble "${legs[@]}" 2>/tmp/error && [[ $(attribute degraded) == 0 ]]; then
-			how="at once"
-		else
-			[[ -e $md_dir ]] && stop_array
-			read -ra best <<<"$(newest "${legs[@]}")"
-			assemble "${best[@]}"
-			for leg in "${legs[@]}"; do
-				[[ " ${best[*]} " == *" $leg "* ]] || mdadm --manage "$md" --quiet --re-add "/run/dm/$leg"
-			done
-			for ((n = 0; n < 100; n++)); do [[ $(attribute degraded) == 0 ]] && break || sleep 0.05; done
-			how="from ${best[*]}"
-		fi
+		assemble_newest "${legs[@]}"
 		wait_idle
 		level=$(attribute level)
 		[[ $level == raid1 || $level == raid10 ]] || fail "the level is $level"
-		[[ $(attribute degraded) == 0 ]] || fail "still degraded"
 		[[ $(dd if="$md" bs=1M iflag=direct status=none | sha256sum) == "$sum" ]] || fail "the data changed"
 		check_mirrors
 		say "$count legs, new superblocks $(printf '%x' "$cut"): $level, $how"
