@@ -217,11 +217,11 @@ shares() {
 
 # Takes away everything that a test can have made.
 clean_up() {
-	local dir name
+	local dir
 	mdadm --stop --scan >/dev/null 2>&1 || true
-	for name in $(dmsetup ls 2>/dev/null | awk '$2 ~ /^\(/ { print $1 }'); do
-		dmsetup remove --noudevsync --noudevrules --force "$name" >/dev/null 2>&1 || true
-	done
+	# Twice, for what another one lies on.
+	dmsetup remove_all --noudevsync --noudevrules --force >/dev/null 2>&1 || true
+	dmsetup remove_all --noudevsync --noudevrules --force >/dev/null 2>&1 || true
 	rm -rf /run/dm
 	for dir in "$nullb"/*/; do
 		[[ -e $dir/power ]] || continue
