@@ -32,7 +32,7 @@ demo-down: build ## Take down what `make demo KEEP=1` left
 .PHONY: test
 test: prerequisites ## Every test: fast ones, the API, then real kernels; ends with "N passed, N failed"
 	@rm -rf $(LOGS); mkdir -p $(LOGS); failed=0; \
-	for suite in fast api e2e; do $(MAKE) --no-print-directory test-$$suite || failed=1; done; \
+	for suite in fast api e2e kernel; do $(MAKE) --no-print-directory test-$$suite || failed=1; done; \
 	e2e/tally.sh $$(find $(LOGS) -name '*.log') || failed=1; \
 	exit $$failed
 
@@ -49,11 +49,16 @@ test-api: prerequisites ## The API's rules, RBAC and admission policies against 
 test-e2e: lab build ## Real kernels, a real control plane, faults and a verifying writer
 	@$(call logged,cargo test --locked --workspace --test e2e,e2e)
 
+.PHONY: test-kernel
+test-kernel: prerequisites ## The md patches, in brief: on 7.3, as modules in Debian's own 6.12, and across reboots
+	@$(call logged,kernel/tests/brief.sh,kernel)
+
 # Kernels that `make kernel-test` runs the tests on.
 KERNELS ?= 7.3-stock 7.3-patched 6.12-stock 6.12-patched
 .PHONY: kernel-test
 kernel-test: prerequisites ## Tests of the md patches: KERNELS="7.3-stock 7.3-patched 6.12-stock 6.12-patched"
-	@failed=0; for kernel in $(KERNELS); do $(call logged,kernel/tests/run.sh $$kernel,kernel-$$kernel) || failed=1; done; exit $$failed
+	@failed=0; for kernel in $(KERNELS); do $(call logged,kernel/tests/run.sh $$kernel,kernel-$$kernel) || failed=1; done; \
+	$(call logged,kernel/tests/reboot.sh,kernel-reboot) || failed=1; exit $$failed
 
 .PHONY: kernel-test-debug
 kernel-test-debug: prerequisites ## The same on 7.3 with KASAN, lockdep and preemption (builds a kernel: 15 minutes); STRESS=600 seconds each stress
@@ -62,6 +67,10 @@ kernel-test-debug: prerequisites ## The same on 7.3 with KASAN, lockdep and pree
 .PHONY: kernel-bench
 kernel-bench: prerequisites ## Measure the md patches against stock kernels; writes target/bench/kernel.json and .md
 	@kernel/tests/bench.sh
+
+.PHONY: kernel-steps
+kernel-steps: prerequisites ## Compile md after each patch of both series (about 5 minutes)
+	@kernel/build.sh steps
 
 .PHONY: kernel-package
 kernel-package: prerequisites ## Build the DKMS source package of md, for kernels where md is a module

@@ -5,6 +5,7 @@
 #   build.sh source <base>   md of a base (6.12, 7.3) with its series applied by `git am`; prints the directory
 #   build.sh package         a DKMS source package for Debian of both bases, in target/kernel-package; prints the file
 #   build.sh debian          a tree of Debian stable with its own 6.12 kernel, and the package installed in it; prints the directory
+#   build.sh steps           compiles md of both bases after each patch, against Debian's headers
 #
 # Sources and the tree are kept in ${XDG_CACHE_HOME:-~/.cache}/meshstor, by content.
 # shellcheck disable=SC2317 # the builders are called by name
@@ -210,13 +211,47 @@ build_debian() {
 	echo "$dir"
 }
 
+# ---- steps -------------------------------------------------------------------------------------------------------------------
+
+step_compile() { # <tree> <kernel>
+	unshare --mount --pid --fork bash -euc '
+		mount -t proc proc "$1/proc"
+		exec chroot "$1" make -C "/lib/modules/$2/build" M=/tmp/steps -j"$(nproc)" KCFLAGS=-Werror modules
+	' - "$1" "$2"
+}
+
+build_steps() {
+	local base commit dir file headers tree work count=0
+	tree=$(build_debian)
+	work=$tree/tmp/steps
+	for base in 6.12 7.3; do
+		dir=$(build_source "$base")
+		headers=$(basename -- "$(echo "$tree/lib/modules/$base"*)")
+		for commit in $(git -C "$dir" rev-list --reverse HEAD); do
+			git -C "$dir" diff --quiet "$commit^" "$commit" -- drivers/md 2>/dev/null && continue
+			rm -rf -- "$work"
+			mkdir -p -- "$work/all"
+			git -C "$dir" archive "$commit" drivers/md | tar -x -C "$work/all"
+			for file in "${md_files[@]}"; do
+				[[ ! -e $work/all/drivers/md/$file ]] || mv -- "$work/all/drivers/md/$file" "$work/"
+			done
+			rm -rf -- "$work/all"
+			cp -- "$here/dkms/Kbuild" "$work/"
+			step md "$base: $(git -C "$dir" log -1 --format=%s "$commit")" "$cache_dir/log/steps.log" step_compile "$tree" "$headers"
+			count=$((count + 1))
+		done
+	done
+	rm -rf -- "$work"
+	say "md: $count states compile without a warning"
+}
+
 main() {
 	mkdir -p -- "$cache_dir"
 	case ${1:-} in
 	source) [[ $# == 2 && -r $here/lab/$(series "$2").series ]] || die "source: which base, 6.12 or 7.3?" && build_source "$2" ;;
-	package | debian) "build_$1" ;;
+	package | debian | steps) "build_$1" ;;
 	*)
-		sed -n '3,9s/^# \{0,1\}//p' -- "${BASH_SOURCE[0]}" >&2
+		sed -n '3,10s/^# \{0,1\}//p' -- "${BASH_SOURCE[0]}" >&2
 		exit 2
 		;;
 	esac

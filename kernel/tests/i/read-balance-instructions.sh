@@ -22,7 +22,7 @@ for level in raid1 raid10; do
 		per_request --rw=randread >/dev/null
 		for op in read write; do
 			on=() off=()
-			for n in 1 2 3 4 5; do
+			for n in 1 2 3; do
 				switch 1
 				on+=("$(per_request --rw="rand$op")")
 				switch 0
