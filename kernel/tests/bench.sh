@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: GPL-2.0-only
 # Runs the benches in b/ on each base, patched and stock, one right after the other, and writes target/bench/kernel.json and
-# kernel.md: bench.sh [<base>…], with 7.3 and 6.12 if none is named.
+# kernel.md: bench.sh [<base>…], with 7.3 and 6.12 if none is named. On 6.12, whose guest is an emulator, also those in i/, which count
+# instructions.
 set -euo pipefail
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 bases=("${@:-7.3}")
@@ -9,10 +10,12 @@ bases=("${@:-7.3}")
 target=${CARGO_TARGET_DIR:-$here/../../target}
 mkdir -p -- "$target/bench"
 failed=0
-export MD_TEST_DIR=b
 for base in "${bases[@]}"; do
-	for kernel in patched stock; do
-		"$here/run.sh" "$base-$kernel" || failed=1
+	for dir in b i; do
+		if [[ $dir == i && $base != 6.12 ]]; then continue; fi
+		for kernel in patched stock; do
+			MD_TEST_DIR=$dir "$here/run.sh" "$base-$kernel" || failed=1
+		done
 	done
 done
 
@@ -20,7 +23,7 @@ done
 rows() { # <patched or stock>
 	local base
 	for base in "${bases[@]}"; do
-		cat -- "$target/kernel-test/$base-$1-b/"*.log | grep '^ROW' || true
+		cat -- "$target/kernel-test/$base-$1-"[bi]/*.log | grep '^ROW' || true
 	done
 }
 awk -F'\t' -v json="$target/bench/kernel.json" -v md="$target/bench/kernel.md" '

@@ -156,7 +156,15 @@ wait_idle() {
 
 # since <mark> <pattern>: the lines of the kernel log since `mark <mark>` that match.
 mark() { echo "md-test: mark $1" >/dev/kmsg; }
-since() { dmesg | sed "1,/md-test: mark $1\$/d" | grep -E -- "$2"; }
+since() {
+	dmesg | grep "md-test: mark $1\$" >/dev/null || fail "the kernel log has lost the mark $1"
+	dmesg | sed "1,/md-test: mark $1\$/d" | grep -E -- "$2"
+}
+
+# not_rebuilt <mark>: no member was resynced or recovered since then.
+not_rebuilt() {
+	if since "$1" 'resync of|recover of'; then fail "something was rebuilt"; fi
+}
 
 # check_mirrors: a check of the whole array finds no difference.
 check_mirrors() {

@@ -61,7 +61,7 @@ start_uml() {
 	"$repo/e2e/lab/build.sh" kernel >/dev/null
 	paths=$("$repo/e2e/lab/build.sh" root)
 	eval "$paths"
-	TMPDIR=/dev/shm "$KERNEL" root=/dev/root rootfstype=hostfs "rootflags=$ROOT" ro init=/sbin/meshstor-init mem=1536M \
+	TMPDIR=/dev/shm "$KERNEL" root=/dev/root rootfstype=hostfs "rootflags=$ROOT" ro init=/sbin/meshstor-init mem=2560M log_buf_len=16M \
 		seccomp=on ncpus=2 con=null con0=fd:0,fd:1 quiet null_blk.nr_devices=0 "uml_dir=$out/uml/" umid=md \
 		meshstor.node=md "meshstor.share=$share" </dev/null >"$out/console" 2>&1 &
 }
@@ -74,9 +74,9 @@ start_qemu() {
 	for file in ${MD_TEST_DISKS:+"$MD_TEST_DISKS"/*}; do machine+=(-drive "file=$file,format=raw,if=virtio,cache=unsafe"); done
 	tree=$("$repo/kernel/build.sh" debian)
 	version=$(basename -- "$tree"/boot/vmlinuz-* | sed 's/^vmlinuz-//')
-	qemu-system-x86_64 -machine q35 -cpu max "${machine[@]}" -m 1536 -nographic -no-reboot -nic none \
+	qemu-system-x86_64 -machine q35 -cpu max "${machine[@]}" -m 2048 -nographic -no-reboot -nic none \
 		-kernel "$tree/boot/vmlinuz-$version" -initrd "$tree/boot/md-test.initrd" \
-		-append "console=ttyS0 panic=-1 quiet md.modules=${kernel#6.12-}" \
+		-append "console=ttyS0 panic=-1 quiet log_buf_len=16M md.modules=${kernel#6.12-}" \
 		-fsdev "local,id=root,path=$tree,security_model=none,readonly=on" -device virtio-9p-pci,fsdev=root,mount_tag=/dev/root \
 		-fsdev "local,id=share,path=$share,security_model=none" -device virtio-9p-pci,fsdev=share,mount_tag=share \
 		</dev/null >"$out/console" 2>&1 &
@@ -100,6 +100,11 @@ show() { # the outcomes that are new
 		skipped)
 			skipped=$((skipped + 1))
 			outcome="skipped: $(sed -n 's/^SKIPPED: //p' "$out/$test.log")"
+			# The patches are what this kernel is for.
+			if [[ $outcome == *"not patched" && $kernel != *-stock ]]; then
+				skipped=$((skipped - 1)) failed=$((failed + 1))
+				outcome=FAILED
+			fi
 			;;
 		failed)
 			failed=$((failed + 1))

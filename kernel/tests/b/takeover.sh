@@ -4,22 +4,25 @@
 needs_patches
 for mib in 64 8192; do
 	for count in 2 3; do
-		legs=()
-		for ((n = 0; n < count; n++)); do
-			mem_leg "leg$n" $((mib + 8))
-			legs+=("/run/dm/leg$n")
+		gaps=()
+		for try in 1 2 3; do
+			legs=()
+			for ((n = 0; n < count; n++)); do
+				mem_leg "leg$n" $((mib + 8))
+				legs+=("/run/dm/leg$n")
+			done
+			mdadm --create "$md" --run --quiet --level=1 --raid-devices=$count --metadata=1.2 --bitmap=internal --assume-clean \
+				--data-offset=4096 --size=${mib}M "${legs[@]}"
+			fio --name=w --filename="$md" --direct=1 --rw=randwrite --bs=4k --size=64M --ioengine=psync --runtime=3 --time_based \
+				--minimal --terse-version=3 >/tmp/fio &
+			writer=$!
+			sleep 1
+			echo raid10 >"$md_dir/level"
+			wait "$writer" || fail "try $try: the writer found an error"
+			# Field 56: the longest completion latency of a write, in µs.
+			gaps+=("$(awk -F';' 'NF > 100 { print $56 / 1000 }' /tmp/fio)")
+			clean_up
 		done
-		mdadm --create "$md" --run --quiet --level=1 --raid-devices=$count --metadata=1.2 --bitmap=internal --assume-clean \
-			--data-offset=4096 --size=${mib}M "${legs[@]}"
-		fio --name=w --filename="$md" --direct=1 --rw=randwrite --bs=4k --size=64M --ioengine=psync --runtime=3 --time_based \
-			--minimal --terse-version=3 >/tmp/fio &
-		writer=$!
-		sleep 1
-		echo raid10 >"$md_dir/level"
-		wait "$writer"
-		# Field 56: the longest completion latency of a write, in µs.
-		gap=$(awk -F';' 'NF > 100 { print $56 }' /tmp/fio)
-		row "takeover-gap-$base-raid1-$count-${mib}MiB" "ms" "≤ 100" "$(awk "BEGIN { print $gap / 1000 }")"
-		clean_up
+		row "takeover-gap-$base-raid1-$count-${mib}MiB" "ms" "≤ 100" "$(median "${gaps[@]}")"
 	done
 done

@@ -8,9 +8,9 @@ for level in raid1 raid10; do
 	leg b 256 300000
 	array_of_legs "$level" a b
 	for depth in 1 32; do
-		mapfile -t seen < <(shares a b -- random_reads "$md" "$depth" 6)
+		mapfile -t seen < <(shares a b -- random_reads "$md" "$depth" 4)
 		say "$level, queue depth $depth: ${seen[1]} and ${seen[2]} of 10000 reads"
-		check "share of leg a" "${seen[1]} >= 3000 && ${seen[1]} <= 7000"
+		check "share of leg a" "${seen[1]} >= 3500 && ${seen[1]} <= 6500"
 	done
 	clean_up
 
