@@ -94,7 +94,7 @@ build_package() {
 		cp -- "$here/dkms/Kbuild" "$root/usr/src/meshstor-md-$version/$base/"
 	done
 	sed "s/@VERSION@/$version/" "$here/dkms/dkms.conf" >"$root/usr/src/meshstor-md-$version/dkms.conf"
-	for file in postinst prerm; do
+	for file in postinst prerm postrm; do
 		sed "s/@VERSION@/$version/" "$here/dkms/$file" >"$root/DEBIAN/$file"
 		chmod 0755 "$root/DEBIAN/$file"
 	done
@@ -155,6 +155,13 @@ tree_finish() { # <base tree> <tree> <package>
 		for headers in "$1"/lib/modules/*/build; do
 			ls "${headers%/build}"/updates/dkms/raid10.ko*
 		done
+		# What the distribution boots with loads md before the root is there; it must be the package'"'"'s.
+		for initrd in "$1"/boot/initrd.img-*; do
+			chroot "$1" lsinitramfs "/boot/${initrd##*/}" | grep -E "/(md-mod|raid1|raid10)\.ko" >"$1/tmp/md"
+			cat -- "$1/tmp/md"
+			test "$(grep -c updates/dkms "$1/tmp/md")" = 3
+		done
+		rm -- "$1/tmp/md"
 	' - "$2"
 	rm -- "$2/package.deb"
 	tree_initrd "$2"

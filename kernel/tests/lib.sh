@@ -166,10 +166,21 @@ not_rebuilt() {
 	if since "$1" 'resync of|recover of'; then fail "something was rebuilt"; fi
 }
 
-# check_mirrors: a check of the whole array finds no difference.
+# check_mirrors [<sectors>]: a check of the array, or of so many sectors of it, finds no difference.
 check_mirrors() {
+	local n done_sectors
 	wait_idle
+	if (($#)); then echo "$1" >"$md_dir/sync_max"; fi
 	echo check >"$md_dir/sync_action"
+	if (($#)); then
+		for ((n = 0; n < 600; n++)); do
+			read -r done_sectors _ <<<"$(attribute sync_completed)"
+			[[ $done_sectors == "$1" ]] && break || sleep 0.1
+		done
+		[[ $done_sectors == "$1" ]] || fail "the check has come to $done_sectors"
+		echo idle >"$md_dir/sync_action"
+		echo max >"$md_dir/sync_max"
+	fi
 	wait_idle
 	[[ $(attribute mismatch_cnt) == 0 ]] || fail "a check found $(attribute mismatch_cnt) sectors that differ"
 }
