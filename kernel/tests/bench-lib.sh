@@ -2,9 +2,12 @@
 # shellcheck shell=bash
 # What the benches in b/ share; sourced after lib.sh. A bench prints what it measures with `row`, and never fails for what it is.
 
-# row <name> <unit> <aim> <value> [<reference>]: with a reference the ratio is of these two, measured side by side in this guest;
-# without one it is of the same row on the patched and on the stock kernel.
-row() { printf 'ROW\t%s\t%s\t%s\t%s\t%s\n' "$1" "$2" "$3" "$4" "${5:-}"; }
+# row <runs> <name> <unit> <aim> <value> [<reference>]: with a reference the ratio is of these two, measured side by side in this guest;
+# without one it is of the same row on the patched and on the stock kernel. <runs> is how many the value is made of.
+row() {
+	[[ $5 =~ ^[0-9.]+$ ]] || fail "$2 is '$5'"
+	printf 'ROW\t%s\t%s\t%s\t%s\t%s\t%s\n' "$2" "$3" "$4" "$5" "${6:-}" "$1"
+}
 
 near_ns=300000 far_ns=3000000
 base=$(uname -r | cut -d. -f1,2)

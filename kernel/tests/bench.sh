@@ -29,17 +29,21 @@ rows() { # <patched or stock>
 awk -F'\t' -v json="$target/bench/kernel.json" -v md="$target/bench/kernel.md" '
 	function cell(x) { return x == "" ? "–" : (x >= 100 ? sprintf("%.0f", x) : sprintf("%.3f", x)) }
 	function number(x) { return x == "" ? "null" : x }
-	NR == FNR { stock[$2] = $5; next }
+	function quotient(x, y) { return x == "" || y == "" || y == 0 ? "" : x / y }
+	# Of the stock kernel: what it has itself, against its own reference where there is one.
+	NR == FNR { stock[$2] = $5; stock_ratio[$2] = quotient($5, $6); next }
 	{
 		reference = $6 != "" ? $6 : stock[$2]
-		ratio = reference != "" && reference != 0 ? $5 / reference : ""
-		line[++n] = sprintf("| %s | %s | %s | %s | %s | %s | 1 |", $2, $3, cell($5), cell(reference), cell(ratio), $4)
-		object[n] = sprintf("    {\"name\": \"%s\", \"unit\": \"%s\", \"ours\": %s, \"reference\": %s, \"ratio\": %s, \"aim\": \"%s\", \"runs\": 1}", \
-			$2, $3, $5, number(reference), number(ratio), $4)
+		ratio = quotient($5, reference)
+		line[++n] = sprintf("| %s | %s | %s | %s | %s | %s | %s | %s | %s |", $2, $3, cell($5), cell(reference), cell(ratio), $4,
+			cell(stock[$2]), cell(stock_ratio[$2]), $7)
+		object[n] = sprintf("    {\"name\": \"%s\", \"unit\": \"%s\", \"ours\": %s, \"reference\": %s, \"ratio\": %s, \"aim\": \"%s\", " \
+			"\"stock\": %s, \"stock_ratio\": %s, \"runs\": %s}",
+			$2, $3, number($5), number(reference), number(ratio), $4, number(stock[$2]), number(stock_ratio[$2]), $7)
 	}
 	END {
-		print "| name | unit | ours | reference | ratio | aim | runs |" >md
-		print "|---|---|--:|--:|--:|---|--:|" >md
+		print "| name | unit | ours | reference | ratio | aim | stock | its ratio | runs |" >md
+		print "|---|---|--:|--:|--:|---|--:|--:|--:|" >md
 		print "{\n  \"rows\": [" >json
 		for (i = 1; i <= n; i++) {
 			print line[i] >md

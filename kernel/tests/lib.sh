@@ -22,6 +22,9 @@ check() {
 	(($*)) || fail "$what: not $*"
 }
 
+# Whether there is time for a few seconds a test only; see brief.sh.
+in_brief() { ((${MD_TEST_SECONDS:-15} < 4)); }
+
 # ---- devices -----------------------------------------------------------------------------------------------------------------
 
 nullb=/sys/kernel/config/nullb

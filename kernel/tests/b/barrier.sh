@@ -38,5 +38,5 @@ done
 for op in read write; do
 	read -ra ours <<<"${seen[raid10-$op]}"
 	read -ra reference <<<"${seen[raid1-$op]}"
-	row "barrier-other-bucket-$base-raid10-$op-2" "IOPS; reference: raid1" "≥ 0.8" "$(median "${ours[@]}")" "$(median "${reference[@]}")"
+	row 5 "barrier-other-bucket-$base-raid10-$op-2" "IOPS; reference: raid1" "≥ 0.8" "$(median "${ours[@]}")" "$(median "${reference[@]}")"
 done

@@ -34,7 +34,7 @@ for layout in n2 f2 o2; do
 	for op in read write; do
 		read -ra busy <<<"${p99[$op-check]}"
 		read -ra idle <<<"${p99[$op-idle]}"
-		row "foreground-p99-$base-raid10-$op-$layout-4" "µs; reference: idle" "≤ 1.1" "$(median "${busy[@]}")" "$(median "${idle[@]}")"
+		row 3 "foreground-p99-$base-raid10-$op-$layout-4" "µs; reference: idle" "≤ 1.1" "$(median "${busy[@]}")" "$(median "${idle[@]}")"
 	done
 	clean_up
 done

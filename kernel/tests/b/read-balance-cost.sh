@@ -14,8 +14,8 @@ for level in raid1 raid10; do
 			read -r b _ _ <<<"$(random_reads "$md" $depth 1)"
 			on+=("$a") off+=("$b")
 		done
-		row "read-balance-cost-$base-$level-qd$depth" "IOPS; reference: switched off" "≥ 0.98" "$(median "${on[@]}")" "$(median "${off[@]}")"
-		row "read-balance-cost-kernel-$base-$level-qd$depth" "IOPS" "≥ 0.98" "$(median "${on[@]}")"
+		row 6 "read-balance-cost-$base-$level-qd$depth" "IOPS; reference: switched off" "≥ 0.98" "$(median "${on[@]}")" "$(median "${off[@]}")"
+		row 6 "read-balance-cost-kernel-$base-$level-qd$depth" "IOPS" "≥ 0.98" "$(median "${on[@]}")"
 	done
 	clean_up
 done

@@ -12,11 +12,11 @@ for level in raid1 raid10; do
 		# shellcheck disable=SC2086
 		mapfile -t seen < <(shares near ${legs/near/} -- random_reads "$md" 1 3)
 		read -r _ p50 _ <<<"${seen[0]}"
-		row "read-balance-qd1-share-$base-$name" "% of reads from the near leg" "≥ 99" "$(awk "BEGIN { print ${seen[1]} / 100 }")"
-		row "read-balance-qd1-p50-$base-$name" "µs; reference: the near leg alone" "≤ 1.1" "$p50" "$alone"
+		row 1 "read-balance-qd1-share-$base-$name" "% of reads from the near leg" "≥ 99" "$(awk "BEGIN { print ${seen[1]} / 100 }")"
+		row 1 "read-balance-qd1-p50-$base-$name" "µs; reference: the near leg alone" "≤ 1.1" "$p50" "$alone"
 
 		read -r iops _ _ <<<"$(random_reads "$md" 32 3)"
-		row "read-balance-qd32-$base-$name" "IOPS" "≥ 1" "$iops"
+		row 1 "read-balance-qd32-$base-$name" "IOPS" "≥ 1" "$iops"
 		clean_up
 
 		# Legs that take four requests at a time. Of legs without a limit the array cannot have the sum: 32 requests at each leg are more
@@ -32,7 +32,7 @@ for level in raid1 raid10; do
 		# shellcheck disable=SC2086
 		near_and_far "$level" $legs
 		read -r iops _ _ <<<"$(random_reads "$md" 1 3 "${tasks[@]}")"
-		row "read-balance-qd32-sum-$base-$name" "IOPS; reference: sum of the legs alone" "≥ 0.9" "$iops" "$sum"
+		row 1 "read-balance-qd32-sum-$base-$name" "IOPS; reference: sum of the legs alone" "≥ 0.9" "$iops" "$sum"
 		unset depth
 		clean_up
 	done

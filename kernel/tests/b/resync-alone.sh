@@ -18,6 +18,6 @@ for layout in n2 f2 o2; do
 		while [[ $(attribute sync_action) != idle ]]; do sleep 0.01; done
 		speeds+=($(($(cat /sys/block/md0/size) * 500000 / (($(date +%s%N) - began) / 1000))))
 	done
-	row "resync-alone-$base-raid10-$layout-4" "KiB/s" "≥ 0.95" "$(printf '%s\n' "${speeds[@]}" | sort -n | tail -n 1)"
+	row 9 "resync-alone-$base-raid10-$layout-4" "KiB/s" "≥ 0.95" "$(printf '%s\n' "${speeds[@]}" | sort -n | tail -n 1)"
 	clean_up
 done

@@ -23,6 +23,6 @@ for mib in 64 8192; do
 			gaps+=("$(awk -F';' 'NF > 100 { print $56 / 1000 }' /tmp/fio)")
 			clean_up
 		done
-		row "takeover-gap-$base-raid1-$count-${mib}MiB" "ms" "≤ 100" "$(median "${gaps[@]}")"
+		row 3 "takeover-gap-$base-raid1-$count-${mib}MiB" "ms" "≤ 100" "$(median "${gaps[@]}")"
 	done
 done

@@ -29,11 +29,11 @@ for level in raid1 raid10; do
 				off+=("$(per_request --rw="rand$op")")
 			done
 			if [[ $op == read ]]; then
-				row "read-balance-cost-instructions-$base-$level-$count_of_legs" "instructions a read" "≤ 1.02" "$(median "${on[@]}")"
-				row "read-balance-cost-instructions-off-$base-$level-$count_of_legs" "instructions a read; ours: switched off" "≤ 1.02" \
+				row 3 "read-balance-cost-instructions-$base-$level-$count_of_legs" "instructions a read" "≤ 1.02" "$(median "${on[@]}")"
+				row 3 "read-balance-cost-instructions-off-$base-$level-$count_of_legs" "instructions a read; ours: switched off" "≤ 1.02" \
 					"$(median "${off[@]}")"
 			else
-				row "barrier-cost-instructions-$base-$level-$count_of_legs" "instructions a write" "≤ 1.02" "$(median "${on[@]}")"
+				row 3 "barrier-cost-instructions-$base-$level-$count_of_legs" "instructions a write" "≤ 1.02" "$(median "${on[@]}")"
 			fi
 		done
 		clean_up

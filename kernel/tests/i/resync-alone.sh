@@ -18,6 +18,6 @@ for layout in n2 f2 o2; do
 		while [[ $(attribute sync_action) != idle ]]; do sleep 0.005; done
 		costs+=($((($(date +%s%N) - began) * 128 / $(cat /sys/block/md0/size))))
 	done
-	row "resync-alone-instructions-$base-raid10-$layout-4" "instructions for 64 KiB" "≤ 1.05" "$(median "${costs[@]}")"
+	row 3 "resync-alone-instructions-$base-raid10-$layout-4" "instructions for 64 KiB" "≤ 1.05" "$(median "${costs[@]}")"
 	clean_up
 done

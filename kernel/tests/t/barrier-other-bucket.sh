@@ -17,7 +17,7 @@ slow_start() {
 
 iops() { # <read or write>: of the second unit, two at a time
 	fio --name=f --filename="$md" --direct=1 --rw="rand$1" --bs=4k --ioengine=io_uring --iodepth=2 --offset=72M --size=48M \
-		--runtime=3 --time_based --minimal --terse-version=3 | awk -F';' -v field="$([[ $1 == read ]] && echo 8 || echo 49)" '{ print int($field) }'
+		--runtime=2 --time_based --minimal --terse-version=3 | awk -F';' -v field="$([[ $1 == read ]] && echo 8 || echo 49)" '{ print int($field) }'
 }
 
 for level in raid1 raid10; do

@@ -9,7 +9,9 @@ fast=300000 slow=3000000
 # shares_of <leg>…: parts of 10000 of the reads in the next 2 s.
 shares_of() { shares "$@" -- sleep 2; }
 
-for level in raid1 raid10; do
+levels="raid1 raid10"
+if in_brief; then levels=raid1; fi
+for level in $levels; do
 	leg a 256 $fast
 	leg b 256 $slow
 	array_of_legs "$level" b a

@@ -29,6 +29,15 @@ check "one member for a stream" "${seen[0]} >= 9900 || ${seen[1]} >= 9900"
 say "sequential: on one member"
 clean_up
 
+# Nothing is known about a new array, and its first reads find out. The stream that they are a part of does not stay with the slow member.
+leg near 256 300000
+leg far 256 3000000
+array_of_legs raid1 far near
+mapfile -t seen < <(shares near far -- dd if="$md" of=/dev/null bs=64k count=1024 iflag=direct status=none)
+check "share of the fast member of a stream that begins with probes" "${seen[0]} >= 9900"
+say "sequential, from the first read on: ${seen[0]} of 10000 reads on the fast member"
+clean_up
+
 for level in raid1 raid10; do
 	leg near 256 300000
 	leg far 256 3000000

@@ -86,7 +86,7 @@ cut_after() {
 declare -A times=([raid1]=0 [raid10]=0)
 cuts=0
 # In ms. The takeover itself takes less than 100.
-if ((${MD_TEST_SECONDS:-15} < 10)); then delays="0 20 50 400"; else delays="0 5 10 20 30 40 60 90 150 400"; fi
+if in_brief; then delays="0 20 50 400"; else delays="0 5 10 20 30 40 60 90 150 400"; fi
 for count in 2 3; do
 	for ms in $delays; do
 		cut_after $ms $count
