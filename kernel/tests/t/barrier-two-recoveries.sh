@@ -36,7 +36,7 @@ for round in $rounds; do
 		mdadm --zero-superblock "/run/dm/$leg"
 		mdadm --manage "$md" --quiet --add "/run/dm/$leg"
 	done
-	fio --name=r --filename="$md" --direct=1 --rw=randread --bs=4k --ioengine=io_uring --iodepth=16 --runtime=60 --time_based >/tmp/fio 2>&1 &
+	fio --name=r --filename="$md" --direct=1 --rw=randread --bs=4k --ioengine=io_uring --iodepth=16 --runtime=900 --time_based >/tmp/fio 2>&1 &
 	reader=$!
 	bad_blocks &
 	blocks=$!
@@ -48,5 +48,5 @@ for round in $rounds; do
 	for leg in leg1 leg4; do dmsetup message "$leg" 0 clearbadblocks >/dev/null; done
 	say "round $round: both recovered after $((n / 10)) s, $(since repairs 'read error corrected' | wc -l) errors repaired so far"
 done
-check "errors that were repaired" "$(since repairs 'read error corrected' | wc -l) >= 30"
+check "errors that were repaired" "$(since repairs 'read error corrected' | wc -l) >= 10"
 check_mirrors
