@@ -31,3 +31,25 @@ switch() { ! has latency_balance || echo "$1" >"$md_dir/latency_balance"; }
 
 # median <number>…
 median() { printf '%s\n' "$@" | sort -g | awk '{ v[NR] = $1 } END { print (NR % 2) ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'; }
+
+# array_for_checks <layout> <MiB a leg>: a raid10 of four legs that answer at once, with no limit to the speed of a check.
+array_for_checks() {
+	local n legs=()
+	for n in 0 1 2 3; do
+		mem_leg "leg$n" $(($2 + 8))
+		legs+=("/run/dm/leg$n")
+	done
+	mdadm --create "$md" --run --quiet --level=10 --layout="$1" --chunk=64 --raid-devices=4 --metadata=1.2 --bitmap=internal \
+		--data-offset=4096 --size="$2M" --assume-clean "${legs[@]}"
+	echo 2000000 >"$md_dir/sync_speed_min"
+	echo 2000000 >"$md_dir/sync_speed_max"
+}
+
+# time_check: prints how many ns a check of the array takes.
+time_check() {
+	local began
+	began=$(date +%s%N)
+	echo check >"$md_dir/sync_action"
+	while [[ $(attribute sync_action) != idle ]]; do sleep 0.005; done
+	echo $(($(date +%s%N) - began))
+}

@@ -2,8 +2,9 @@
 # shellcheck shell=bash
 # Sourced by the t/stress-* tests: everything at once on one raid10.
 
-# stress <disks> <layout> [<disks after a reshape>]: verifying writers, at a rate that leaves time for a recovery; check, repair and frozen in turn; one or two legs that fail and
-# return; errors; discards. $MD_TEST_SECONDS long, 15 if that is not set. Then the reshape, under a verifying writer.
+# stress <disks> <layout> [<disks after a reshape>]: verifying writers, at a rate that leaves time for a recovery; check, repair and
+# frozen in turn; one or two legs that fail and return; errors; discards. $MD_TEST_SECONDS long, 15 if that is not set. Then the
+# reshape, under a verifying writer.
 #
 # With dm-dust, errors are of reads, and writing heals them. A kernel without it (Debian's) has blocks that fail reads and writes for a
 # while, and no list of bad blocks, so that md drops the leg.

@@ -7,7 +7,6 @@ iops() { # <read or write>: of the second unit, two at a time
 		--runtime=1500ms --time_based --minimal --terse-version=3 | awk -F';' -v field="$([[ $1 == read ]] && echo 8 || echo 49)" '{ print int($field) }'
 }
 
-# The medians of five runs, of both levels in turn: one alone scatters by half here.
 slow_array() { # <level>
 	null_disk a-disk $((192 + head_sectors / 2048)) 0 memory_backed=1
 	dm_create a <<-EOF
@@ -18,6 +17,8 @@ slow_array() { # <level>
 	mem_leg b 196
 	array_of_legs "$1" a b
 }
+
+# The medians of five runs, of both levels in turn: one alone scatters by half here.
 declare -A seen
 for n in 1 2 3 4 5; do
 	for level in raid1 raid10; do

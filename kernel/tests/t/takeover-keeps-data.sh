@@ -16,15 +16,37 @@ check_bitmap() { # <none, internal or lockless>
 	[[ $seen == "$1" ]] || fail "the bitmap is $seen, not $1"
 }
 
+# A leg that was away gets what was written meanwhile, and no more than the bitmap's units around it.
+check_bitmap_content() {
+	local before written n
+	mdadm --manage "$md" --quiet --fail /run/dm/leg1
+	dd if="$md" of=/tmp/old bs=64k skip=4096 count=16 iflag=direct status=none
+	dd if=/dev/urandom of=/tmp/new bs=64k count=16 status=none
+	dd if=/tmp/new of="$md" bs=64k seek=4096 oflag=direct conv=notrunc status=none
+	for ((n = 0; n < 100; n++)); do mdadm --manage "$md" --quiet --remove /run/dm/leg1 2>/dev/null && break || sleep 0.1; done
+	before=$(awk '{ print $7 }' "/sys/block/$(device leg1)/stat")
+	mdadm --manage "$md" --quiet --re-add /run/dm/leg1
+	for ((n = 0; n < 300; n++)); do [[ $(attribute degraded) == 0 ]] && break || sleep 0.1; done
+	[[ $(attribute degraded) == 0 ]] || fail "the leg has not come back"
+	wait_idle
+	written=$(($(awk '{ print $7 }' "/sys/block/$(device leg1)/stat") - before))
+	check "sectors written to the leg that came back" "$written >= 2048 && $written < 65536"
+	check_mirrors
+	dd if="$md" bs=64k skip=4096 count=16 iflag=direct status=none | cmp - /tmp/new || fail "what was written meanwhile is not there"
+	dd if=/tmp/old of="$md" bs=64k seek=4096 oflag=direct conv=notrunc status=none
+	say "a leg that missed 2048 sectors was written $written"
+}
+
 try() { # <legs> <file system> <bitmap>
-	local legs=("${@:4}") count=$1 fs=$2 bitmap=$3 writer sum size n
-	legs=()
+	local legs chunk count=$1 fs=$2 bitmap=$3 writer sum size n
+	legs=() chunk=()
+	if [[ $bitmap == internal ]]; then chunk=(--bitmap-chunk=1M); fi
 	for ((n = 0; n < count; n++)); do
 		mem_leg "leg$n" 400
 		legs+=("leg$n")
 	done
 	mdadm --create "$md" --run --quiet --level=1 --raid-devices="$count" --metadata=1.2 --bitmap="$bitmap" --assume-clean \
-		--data-offset=4096 --size=380M "${legs[@]/#//run/dm/}"
+		--data-offset=4096 --size=380M "${chunk[@]}" "${legs[@]/#//run/dm/}"
 	check_bitmap "$bitmap"
 	"mkfs.$fs" -q "$md"
 	mount "$md" /tmp/m
@@ -56,6 +78,7 @@ try() { # <legs> <file system> <bitmap>
 	not_rebuilt "$count-$fs-$bitmap"
 	umount /tmp/m
 	check_mirrors
+	if [[ $bitmap != none ]]; then check_bitmap_content; fi
 
 	stop_array
 	for n in "${legs[@]}"; do
@@ -82,6 +105,11 @@ needs_patches
 try 2 ext4 internal
 try 3 xfs internal
 try 4 ext4 none
+if ! in_brief; then
+	try 2 xfs none
+	try 3 ext4 internal
+	try 4 xfs internal
+fi
 if grep -q llbitmap /proc/kallsyms; then
 	try 2 xfs lockless
 fi
