@@ -56,7 +56,7 @@ try() { # <legs> <file system> <bitmap>
 	size=$(cat /sys/block/md0/size)
 	mark "$count-$fs-$bitmap"
 
-	fio --name=w --directory=/tmp/m --size=64M --bs=4k --direct=1 --rw=randwrite --ioengine=psync --numjobs=2 --verify=crc32c --runtime=3 \
+	fio --name=w --directory=/tmp/m --size=64M --bs=4k --direct=1 --rw=randwrite --ioengine=psync --numjobs=2 --verify=crc32c --runtime=4 \
 		--time_based --verify_state_save=0 --verify_backlog=64 --verify_fatal=1 >/tmp/fio 2>&1 &
 	writer=$!
 	sleep 1
@@ -64,8 +64,10 @@ try() { # <legs> <file system> <bitmap>
 	before=$(awk '{ print $5 }' /sys/block/md0/stat)
 	echo raid10 >"$md_dir/level"
 	kill -0 "$writer" || fail "the writer was over before the takeover was"
-	sleep 0.5
-	check "writes after the takeover" "$(awk '{ print $5 }' /sys/block/md0/stat) > $before"
+	while [[ $(awk '{ print $5 }' /sys/block/md0/stat) == "$before" ]]; do
+		kill -0 "$writer" || fail "nothing was written after the takeover"
+		sleep 0.1
+	done
 	wait "$writer" || fail "the writer found an error: $(tail -n 5 /tmp/fio)"
 	grep -q 'READ:' /tmp/fio || fail "the writer has verified nothing"
 
@@ -84,10 +86,10 @@ try() { # <legs> <file system> <bitmap>
 	for n in "${legs[@]}"; do
 		[[ $(mdadm --examine --export "/run/dm/$n" | sed -n 's/^MD_LEVEL=//p') == raid10 ]] || fail "$n does not say raid10"
 	done
-	mark again
+	mark "again-$count-$fs-$bitmap"
 	assemble "${legs[@]}"
 	[[ $(attribute level) == raid10 && $(attribute degraded) == 0 ]]
-	not_rebuilt again
+	not_rebuilt "again-$count-$fs-$bitmap"
 	check_bitmap "$bitmap"
 	mount "$md" /tmp/m
 	[[ $(sha256sum </tmp/m/still) == "$sum" ]] || fail "the file that nobody touched has changed"
