@@ -58,7 +58,8 @@ KERNELS ?= 7.3-stock 7.3-patched 6.12-stock 6.12-patched
 .PHONY: kernel-test
 kernel-test: prerequisites ## Tests of the md patches: KERNELS="7.3-stock 7.3-patched 6.12-stock 6.12-patched"
 	@failed=0; for kernel in $(KERNELS); do $(call logged,kernel/tests/run.sh $$kernel,kernel-$$kernel) || failed=1; done; \
-	$(call logged,kernel/tests/reboot.sh,kernel-reboot) || failed=1; exit $$failed
+	$(call logged,kernel/tests/reboot.sh,kernel-reboot) || failed=1; \
+	$(call logged,kernel/tests/package.sh,kernel-removal) || failed=1; exit $$failed
 
 .PHONY: kernel-test-debug
 kernel-test-debug: prerequisites ## The same on 7.3 with KASAN, lockdep and preemption (builds a kernel: 15 minutes); STRESS=600 seconds each stress
@@ -69,8 +70,9 @@ kernel-bench: prerequisites ## Measure the md patches against stock kernels; wri
 	@kernel/tests/bench.sh
 
 .PHONY: kernel-steps
-kernel-steps: prerequisites ## Compile md after each patch of both series (about 5 minutes)
+kernel-steps: prerequisites ## Compile md after each patch of both series, and test what there is after each feature (about 20 minutes)
 	@kernel/build.sh steps
+	@$(call logged,kernel/tests/steps.sh,kernel-steps)
 
 .PHONY: kernel-package
 kernel-package: prerequisites ## Build the DKMS source package of md, for kernels where md is a module

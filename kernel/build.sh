@@ -93,9 +93,9 @@ build_package() {
 		done
 		cp -- "$here/dkms/Kbuild" "$root/usr/src/meshstor-md-$version/$base/"
 	done
-	sed "s/@VERSION@/$version/" "$here/dkms/dkms.conf" >"$root/usr/src/meshstor-md-$version/dkms.conf"
+	sed "s/@VERSION@/$version/g" "$here/dkms/dkms.conf" >"$root/usr/src/meshstor-md-$version/dkms.conf"
 	for file in postinst prerm postrm; do
-		sed "s/@VERSION@/$version/" "$here/dkms/$file" >"$root/DEBIAN/$file"
+		sed "s/@VERSION@/$version/g" "$here/dkms/$file" >"$root/DEBIAN/$file"
 		chmod 0755 "$root/DEBIAN/$file"
 	done
 	install -D -m 0644 -- "$here/COPYING" "$root/usr/share/doc/meshstor-md-dkms/copyright"

@@ -23,13 +23,16 @@ die() {
 
 digest() { sha256sum | cut -c1-16; }
 
-# The patches of the chosen series, in order, as absolute paths. A series can name another one, whose patches come in its place.
-kernel_patches() {
+# The patches of the chosen series, in order, as absolute paths; with MESHSTOR_PATCHES=<n> only the first n of them.
+kernel_patches() { kernel_series | awk -v most="${MESHSTOR_PATCHES:-1000}" 'NR <= most'; }
+
+# A series can name another one, whose patches come in its place.
+kernel_series() {
 	local series="$repo_dir/kernel/lab/$series_name.series" line
 	while IFS= read -r line; do
 		case $line in
 		'' | '#'*) ;;
-		*.series) series_name=${line%.series} kernel_patches ;;
+		*.series) series_name=${line%.series} kernel_series ;;
 		*) printf '%s\n' "$repo_dir/kernel/$line" ;;
 		esac
 	done <"$series"

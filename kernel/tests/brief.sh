@@ -11,4 +11,5 @@ failed=0
 	stress-near2-2disks takeover-keeps-data takeover-refuses takeover-survives-power-cut takeover-under-load-power-cut || failed=1
 "$here/run.sh" 6.12-patched modules features loss-still-degraded level-change-fails || failed=1
 "$here/reboot.sh" || failed=1
+"$here/package.sh" || failed=1
 exit "$failed"
