@@ -84,13 +84,16 @@ stress_note() { echo "$2" >>"/tmp/stress/$1"; }
 stress_times() { [[ ! -e /tmp/stress/$1 ]] && echo 0 || wc -l <"/tmp/stress/$1"; }
 stress_did() { check "number of $1" "$(stress_times "$1") >= $2"; }
 
-# A recovery is interrupted now and then, but not all the time, or nothing would ever be whole.
+# The recovery after a loss is interrupted twice at most, or nothing would ever be whole where it has to begin anew each time.
 stress_syncs() {
 	while stress_goes_on; do
 		for action in check repair check frozen; do
-			if [[ $(attribute degraded) != 0 && $((RANDOM % 30)) != 0 ]]; then
-				sleep 0.2
-				continue
+			if [[ $(attribute degraded) != 0 ]]; then
+				if ((RANDOM % 30 || $(stress_times interruptions) >= 2)); then
+					sleep 0.2
+					continue
+				fi
+				stress_note interruptions "$action"
 			fi
 			echo "$action" >"$md_dir/sync_action" && stress_note syncs "$action"
 			sleep "0.$((RANDOM % 4 + 1))"
@@ -119,6 +122,7 @@ stress_members() { # <disks>
 stress_loss() { # <leg>…
 	local leg
 	[[ $(attribute degraded) == 0 ]] || stress_wait_whole || return
+	rm -f /tmp/stress/interruptions
 	for leg in "$@"; do mdadm --manage "$md" --quiet --fail "/run/dm/$leg" || return; done
 	sleep "0.$((RANDOM % 9 + 1))"
 	stress_note losses "$*"
