@@ -78,16 +78,17 @@ impl Default for ReplicaSetPolicySpec {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Placement {
-    /// Spread copies over the values of these node labels.
+    /// Spread copies over the values of these node labels, the first one before the others.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 4))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["topologyKey".into()]))]
     pub spread: Vec<Spread>,
-    /// Only nodes with all of these labels.
+    /// Only nodes with all of these labels. A node's labels are those of the Kubernetes node, and of its `MeshNode`, which
+    /// go before them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 16, "additionalProperties" = {"type": "string", "maxLength": 63}))]
     pub node_selector: BTreeMap<String, String>,
-    /// Only drives of these models.
+    /// Only drives of these models, as `MeshNode` shows them in `status.drives[].model`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(min = 1, max = 64)))]
     pub drive_models: Vec<String>,
@@ -100,7 +101,7 @@ pub struct Spread {
     /// Node label whose values are told apart, for instance `topology.kubernetes.io/zone`.
     #[schemars(length(min = 1, max = 317))]
     pub topology_key: String,
-    /// Whether a volume that cannot be spread is refused.
+    /// Whether a volume that cannot be spread is refused. A node without the label gets no copy where it is required.
     #[serde(default)]
     pub mode: SpreadMode,
 }

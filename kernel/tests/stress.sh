@@ -36,7 +36,7 @@ stress() {
 
 	local mib=$(($(cat /sys/block/md0/size) / 2048))
 	for n in 0 1; do
-		fio --name="w$n" --filename="$md" --direct=1 --rw=randrw --bsrange=4k-128k --ioengine=io_uring --iodepth=8 --rate_iops=60,60 \
+		fio --name="w$n" --filename="$md" --direct=1 --rw=randrw --bsrange=4k-64k --ioengine=io_uring --iodepth=8 --rate_iops=60,60 \
 			--offset=$((n * mib / 3))M --size=$((mib / 3))M --verify=crc32c --verify_backlog=64 --verify_fatal=1 \
 			--runtime="$seconds" --time_based --verify_state_save=0 >"/tmp/stress/w$n" 2>&1 &
 		writers+=($!)
@@ -54,13 +54,13 @@ stress() {
 	for pid in "${agents[@]}"; do wait "$pid" || { cat /tmp/stress/wrong; fail "discards did more than they should"; }; done
 
 	stress_did syncs $((seconds / 60 + 1))
-	stress_did losses $((seconds / 120 + 1))
+	stress_did losses $((seconds / 150 + 1))
 	stress_did errors $((seconds / 60 + 1))
 	stress_did discards $((seconds / 60 + 1))
 	local recoveries errors
 	recoveries=$(since "stress-$disks-$layout" 'recover of|md-test: mark stress-over' | sed '/stress-over/,$d' | wc -l)
 	errors=$(since "stress-$disks-$layout" 'rescheduling sector|Disk failure' | wc -l)
-	check "recoveries beside the writers" "$recoveries >= $seconds / 120"
+	check "recoveries beside the writers" "$recoveries >= $seconds / 150"
 	check "errors that the array met" "$errors >= $seconds / 120 + 1"
 	for n in 0 1; do grep -q 'READ:' "/tmp/stress/w$n" || fail "writer $n read nothing"; done
 

@@ -3,14 +3,16 @@
 use anyhow::Context as _;
 use clap::{Parser, ValueEnum};
 use futures::{Stream, StreamExt as _};
+use k8s_openapi::api::core::v1::Node;
 use kube::runtime::controller::{Config, Controller};
 use kube::runtime::reflector::{self, ObjectRef, Store};
-use kube::runtime::watcher::{self, watcher};
+use kube::core::PartialObjectMeta;
+use kube::runtime::watcher::{self, metadata_watcher, watcher};
 use kube::runtime::{WatchStreamExt as _, reflector as reflect};
 use kube::{Api, Client, ResourceExt as _};
 use meshstor_crds::{MeshAttachment, MeshNode, MeshReplica, MeshVolume, NodeDrain, ReplicaSetPolicy};
 use meshstor_operator::context::Context;
-use meshstor_operator::node::Digest;
+use meshstor_operator::node::{Digest, Labels};
 use meshstor_operator::{drain, policy, volume};
 use std::collections::HashMap;
 use std::fmt::Display;
@@ -68,13 +70,16 @@ async fn run_volumes(
 ) {
     let any = watcher::Config::default;
     let (by_policy, by_node) = (controller.store(), controller.store());
-    let digests = Mutex::new(HashMap::new());
+    let by_label = controller.store();
+    let (digests, labels) = (Mutex::default(), Mutex::default());
+    let labelled = metadata_watcher(Api::<Node>::all(client.clone()), any()).default_backoff().touched_objects();
     controller
         .with_config(Config::default().concurrency(CONCURRENCY))
         .watches(Api::<MeshReplica>::all(client.clone()), any(), |leg| Some(ObjectRef::new(&leg.spec.volume)))
         .watches(Api::<MeshAttachment>::all(client.clone()), any(), |a| Some(ObjectRef::new(&a.name_any())))
         .watches(Api::<ReplicaSetPolicy>::all(client.clone()), any(), move |p| volumes_of(&by_policy, &p))
         .watches_stream(nodes, move |node| volumes_after(&by_node, &digests, &node))
+        .watches_stream(labelled, move |node| volumes_after_labels(&by_label, &labels, &node))
         .shutdown_on_signal()
         .run(volume::reconcile, volume::on_error, ctx)
         .for_each(|outcome| async { note(outcome.map(drop)) })
@@ -119,5 +124,20 @@ fn volumes_after(
     let new = Digest::of(node);
     let old = digests.lock().unwrap_or_else(PoisonError::into_inner).insert(node.name_any(), new.clone());
     let same = node.metadata.deletion_timestamp.is_none() && old.is_some_and(|old| !old.matters(&new));
-    if same { Vec::new() } else { volumes.state().iter().map(|v| ObjectRef::from_obj(v.as_ref())).collect() }
+    if same { Vec::new() } else { all(volumes) }
+}
+
+/// All volumes, when the labels of a Kubernetes node changed: of the rest of it nothing matters here.
+fn volumes_after_labels(
+    volumes: &Store<MeshVolume>,
+    labels: &Mutex<HashMap<String, Labels>>,
+    node: &PartialObjectMeta<Node>,
+) -> Vec<ObjectRef<MeshVolume>> {
+    let new = node.labels().clone();
+    let old = labels.lock().unwrap_or_else(PoisonError::into_inner).insert(node.name_any(), new.clone());
+    if old == Some(new) { Vec::new() } else { all(volumes) }
+}
+
+fn all(volumes: &Store<MeshVolume>) -> Vec<ObjectRef<MeshVolume>> {
+    volumes.state().iter().map(|v| ObjectRef::from_obj(v.as_ref())).collect()
 }

@@ -1,9 +1,15 @@
 //! Whether a node answers: a hint for placement and for waiting. It never decides who may write.
 
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt as _;
+use kube::core::PartialObjectMeta;
 use meshstor_crds::{MeshNode, MeshNodeStatus, conditions};
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
+
+/// Labels of an object.
+pub type Labels = BTreeMap<String, String>;
 
 /// Age at which a heartbeat is too old: two and a half of the daemon's 30 s beats (`docs/explanation/protocol.md`).
 pub const HEARTBEAT_MAX_AGE: Duration = Duration::from_secs(75);
@@ -62,6 +68,7 @@ fn why(status: &MeshNodeStatus) -> String {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Digest {
     unschedulable: bool,
+    labels: Labels,
     status: Option<MeshNodeStatus>,
     beat: Option<Timestamp>,
 }
@@ -71,7 +78,7 @@ impl Digest {
     pub fn of(node: &MeshNode) -> Self {
         let mut status = node.status.clone();
         let beat = status.as_mut().and_then(|s| s.heartbeat.take()).map(|t| t.0);
-        Self { unschedulable: node.spec.unschedulable, status, beat }
+        Self { unschedulable: node.spec.unschedulable, labels: node.labels().clone(), status, beat }
     }
 
     /// Whether volumes need a look after `self` became `new`: something changed, or the heart had stopped in between.
@@ -80,13 +87,23 @@ impl Digest {
             (Some(old), Some(new)) => new.duration_since(old).as_secs() >= max_age_seconds(),
             (old, new) => old != new,
         };
-        gap || self.unschedulable != new.unschedulable || self.status != new.status
+        gap || self.unschedulable != new.unschedulable || self.labels != new.labels || self.status != new.status
     }
 }
 
 /// The NVMe host NQN of `node`, by which exports let it in.
 pub fn host_nqn(node: &MeshNode) -> Option<&str> {
     node.status.as_ref()?.host_nqn.as_deref().filter(|nqn| !nqn.is_empty())
+}
+
+/// Gives each of `nodes` the labels of the Kubernetes node of its name; a label of its own goes before them.
+pub fn label(nodes: &mut [MeshNode], kubernetes: &[PartialObjectMeta<Node>]) {
+    let labels: HashMap<String, &Labels> = kubernetes.iter().map(|n| (n.name_any(), n.labels())).collect();
+    for node in nodes {
+        for (key, value) in labels.get(&node.name_any()).into_iter().copied().flatten() {
+            node.labels_mut().entry(key.clone()).or_insert_with(|| value.clone());
+        }
+    }
 }
 
 /// Finds a node by name.
@@ -126,6 +143,19 @@ mod tests {
         }
         assert_eq!(expires_in(&node(Some(true), Some(990)), now), Some(Duration::from_secs(65)));
         assert_eq!(expires_in(&node(Some(true), Some(900)), now), None);
+    }
+
+    #[test]
+    fn labels_come_from_kubernetes_but_for_those_that_the_node_has_itself() {
+        let mut nodes = [node(None, None)];
+        nodes[0].labels_mut().insert("rack".into(), "ours".into());
+        let mut theirs = PartialObjectMeta::<Node>::default();
+        theirs.metadata.name = Some("n1".into());
+        theirs.metadata.labels = Some([("rack", "theirs"), ("zone", "a")].map(|(k, v)| (k.into(), v.into())).into());
+        label(&mut nodes, std::slice::from_ref(&theirs));
+        assert_eq!(nodes[0].labels(), &Labels::from([("rack", "ours"), ("zone", "a")].map(|(k, v)| (k.into(), v.into()))));
+        let before = Digest::of(&node(None, None));
+        assert!(before.matters(&Digest::of(&nodes[0])));
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod faults;
 mod host;
 mod life;
 mod neighbours;
+mod placement;
 
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -38,7 +39,7 @@ fn main() -> ExitCode {
         eprintln!("e2e: {error:#}");
         return ExitCode::FAILURE;
     }
-    let tests = [life::TESTS, faults::TESTS, crashes::TESTS, neighbours::TESTS, host::TESTS].concat();
+    let tests = [life::TESTS, faults::TESTS, crashes::TESTS, neighbours::TESTS, placement::TESTS, host::TESTS].concat();
     let trials = tests.into_iter().map(|test| trial(test, Arc::clone(&lab))).collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
     drop(lab.lock().unwrap_or_else(PoisonError::into_inner).take());

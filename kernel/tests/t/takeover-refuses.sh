@@ -17,7 +17,13 @@ state_of_array() {
 
 refused() { # <what> <reason in the log> [<errno text>]
 	local before after
+	# What was begun before may still be written down.
 	before=$(state_of_array)
+	after=$(sleep 0.2 && state_of_array)
+	while [[ $before != "$after" ]]; do
+		before=$after
+		after=$(sleep 0.2 && state_of_array)
+	done
 	mark "$1"
 	if echo raid10 >"$md_dir/level" 2>/tmp/error; then fail "$1: not refused"; fi
 	grep -q "${3:-Invalid argument}" /tmp/error || fail "$1: $(cat /tmp/error)"

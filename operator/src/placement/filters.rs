@@ -1,10 +1,12 @@
 //! The named filters: each says in one line why it drops a node.
 
+use super::spread::Rules;
 use super::{Candidate, Promises, Request};
 use crate::node;
 use jiff::Timestamp;
 use kube::ResourceExt as _;
-use meshstor_crds::{Drive, Filesystem, MIB, MeshNode, MeshReplica};
+use meshstor_crds::{Drive, Filesystem, MIB, MeshNode, MeshReplica, Placement};
+use std::collections::BTreeSet;
 use std::fmt::{self, Display};
 use std::sync::Arc;
 
@@ -29,11 +31,29 @@ fn drop_by(filter: &'static str, why: impl Display) -> Dropped {
 }
 
 /// The filters that look at a node as a whole.
-pub(super) fn node(node: &MeshNode, request: &Request<'_>, now: Timestamp) -> Result<(), Dropped> {
+pub(super) fn node(node: &MeshNode, request: &Request<'_>, rules: &Rules, now: Timestamp) -> Result<(), Dropped> {
     node_ready(node, now)?;
     node_schedulable(node)?;
+    node_selected(node, request.rules)?;
     node_capable(node, request.filesystem)?;
-    one_leg_per_node(node, request.placed)
+    one_leg_per_node(node, request.placed)?;
+    rules.broken_by(node).map_or(Ok(()), |why| Err(spread(&why)))
+}
+
+/// A required rule of spreading that a node would break.
+pub(super) fn spread(why: &str) -> Dropped {
+    drop_by("Spread", why)
+}
+
+fn node_selected(node: &MeshNode, rules: &Placement) -> Result<(), Dropped> {
+    let labels = node.labels();
+    match rules.node_selector.iter().find(|(key, value)| labels.get(*key) != Some(value)) {
+        Some((key, value)) => {
+            let has = labels.get(key).map_or_else(|| "absent".to_owned(), |has| format!("{has:?}"));
+            Err(drop_by("NodeSelector", format!("{key} must be {value:?}, is {has}")))
+        }
+        None => Ok(()),
+    }
 }
 
 fn node_ready(node: &MeshNode, now: Timestamp) -> Result<(), Dropped> {
@@ -88,7 +108,7 @@ fn one_leg_per_node(node: &MeshNode, placed: &[MeshReplica]) -> Result<(), Dropp
 pub(super) fn drives(
     node: &MeshNode,
     request: &Request<'_>,
-    promises: &Promises,
+    promises: &Promises<'_>,
     pinned: Option<i32>,
 ) -> Result<Vec<Candidate>, Dropped> {
     let name = node.name_any();
@@ -96,6 +116,12 @@ pub(super) fn drives(
     let usable: Vec<&Drive> = all.iter().filter(|d| d.unusable.is_none()).collect();
     if usable.is_empty() {
         return Err(drive_usable(all));
+    }
+    let wanted = &request.rules.drive_models;
+    let named = |d: &&Drive| wanted.is_empty() || d.model.as_ref().is_some_and(|m| wanted.contains(m));
+    let (usable, others): (Vec<&Drive>, Vec<&Drive>) = usable.into_iter().partition(named);
+    if usable.is_empty() {
+        return Err(drive_model(&others));
     }
     let right: Vec<&Drive> = usable.into_iter().filter(|d| pinned.is_none_or(|s| s == d.logical_sector_size)).collect();
     if right.is_empty() {
@@ -106,14 +132,19 @@ pub(super) fn drives(
     if fits.is_empty() { Err(free_extent(&room, request.size)) } else { Ok(fits) }
 }
 
-fn candidate(node: &str, drive: &Drive, promises: &Promises) -> Candidate {
-    let free = promises.room(node, drive);
-    Candidate { free, node: node.to_owned(), drive: drive.id.clone(), sector: drive.logical_sector_size }
+fn candidate(node: &str, drive: &Drive, promises: &Promises<'_>) -> Candidate {
+    let (free, fill) = (promises.room(node, drive), promises.fill(node, drive));
+    Candidate { free, fill, node: node.to_owned(), drive: drive.id.clone(), sector: drive.logical_sector_size }
 }
 
 fn drive_usable(all: &[Drive]) -> Dropped {
     let first = all.iter().find_map(|d| d.unusable.as_ref().map(|why| format!("{}: {why}", d.id)));
     drop_by("DriveUsable", first.unwrap_or_else(|| "no drives".to_owned()))
+}
+
+fn drive_model(others: &[&Drive]) -> Dropped {
+    let models: BTreeSet<&str> = others.iter().map(|d| d.model.as_deref().unwrap_or("unknown")).collect();
+    drop_by("DriveModel", format!("has {}", models.into_iter().collect::<Vec<_>>().join(", ")))
 }
 
 fn free_extent(room: &[Candidate], size: u64) -> Dropped {

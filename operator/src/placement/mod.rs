@@ -1,16 +1,21 @@
-//! Where legs go: a chain of named filters, then a choice of the drive with most room. Pure and deterministic.
+//! Where legs go: a chain of named filters, then a choice that keeps legs apart and evens out the drives. Pure and
+//! deterministic.
 
 mod filters;
 mod space;
+mod spread;
 #[cfg(test)]
 mod tests;
 
 pub use space::Promises;
 
+use crate::node;
 use filters::Dropped;
 use jiff::Timestamp;
 use kube::ResourceExt as _;
-use meshstor_crds::{Filesystem, MeshNode, MeshReplica};
+use meshstor_crds::{Filesystem, MeshNode, MeshReplica, Placement};
+use spread::{Found, Rules};
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::fmt::{self, Display};
 use std::sync::Arc;
@@ -26,6 +31,8 @@ pub struct Request<'a> {
     pub filesystem: Filesystem,
     /// The legs that the volume already has.
     pub placed: &'a [MeshReplica],
+    /// The policy's rules. Labels are those of the `MeshNode` objects.
+    pub rules: &'a Placement,
 }
 
 /// Everything that placement may look at.
@@ -73,9 +80,18 @@ impl Display for Refusal {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Candidate {
     free: u64,
+    /// Percent of the drive that is used or promised.
+    fill: u8,
     node: String,
     drive: String,
     sector: i32,
+}
+
+impl Candidate {
+    /// Best first: the least full, then that with most room, then by name of node and of drive.
+    fn order(&self) -> (u8, Reverse<u64>, &str, &str) {
+        (self.fill, Reverse(self.free), &self.node, &self.drive)
+    }
 }
 
 /// Places every slot of `request`, or none.
@@ -85,56 +101,52 @@ struct Candidate {
 pub fn place(request: &Request<'_>, cluster: &Cluster<'_>) -> Result<Vec<Spot>, Refusal> {
     let promises = Promises::of(cluster.replicas);
     let pinned = filters::pinned_sector(request.placed, cluster.nodes);
-    let (fits, dropped) = sieve(request, cluster, &promises, pinned);
-    let sectors: BTreeSet<i32> = fits.iter().map(|c| c.sector).collect();
-    let mut options: Vec<Vec<Candidate>> = sectors.iter().map(|s| choose(&fits, *s, request.slots.len())).collect();
-    // Most room first; among equals the smaller sector size, for the sort is stable.
-    options.sort_by_key(|o| std::cmp::Reverse((o.len(), o.iter().map(|c| c.free).sum::<u64>())));
-    let best = options.into_iter().next().unwrap_or_default();
-    if best.len() < request.slots.len() {
-        return Err(refusal(request, &fits, &best, dropped));
+    let rules = Rules::of(request.rules, request.placed, |name| node::find(cluster.nodes, name));
+    let (fits, dropped) = sieve(request, cluster, &rules, &promises, pinned);
+    let sectors: BTreeSet<i32> = fits.iter().map(|(_, c)| c.sector).collect();
+    let options = sectors.iter().map(|sector| spread::choose(&rules, &fits, *sector, request.slots.len()));
+    // The most legs, then the emptiest drives; among equals the smaller sector size, which comes first.
+    let best = options.min_by_key(|found| (Reverse(found.chosen.len()), found.fullness())).unwrap_or_default();
+    if best.chosen.len() < request.slots.len() {
+        return Err(refusal(request, &fits, best, dropped));
     }
-    Ok(request.slots.iter().zip(best).map(|(slot, c)| Spot { slot: *slot, node: c.node, drive: c.drive }).collect())
+    Ok(request.slots.iter().zip(best.chosen).map(|(slot, c)| Spot { slot: *slot, node: c.node, drive: c.drive }).collect())
 }
 
 /// The drives that pass all filters, and each dropped node with the filter that did it.
-fn sieve(
+fn sieve<'a>(
     request: &Request<'_>,
-    cluster: &Cluster<'_>,
-    promises: &Promises,
+    cluster: &Cluster<'a>,
+    rules: &Rules,
+    promises: &Promises<'_>,
     pinned: Option<i32>,
-) -> (Vec<Candidate>, Vec<(String, Dropped)>) {
+) -> (Vec<(&'a MeshNode, Candidate)>, Vec<(String, Dropped)>) {
     let (mut fits, mut dropped) = (Vec::new(), Vec::new());
     for node in cluster.nodes {
-        match filters::node(node, request, cluster.now).and_then(|()| filters::drives(node, request, promises, pinned))
-        {
-            Ok(mut candidates) => fits.append(&mut candidates),
+        let drives = filters::node(node, request, rules, cluster.now)
+            .and_then(|()| filters::drives(node, request, promises, pinned));
+        match drives {
+            Ok(candidates) => fits.extend(candidates.into_iter().map(|c| (node.as_ref(), c))),
             Err(why) => dropped.push((node.name_any(), why)),
         }
     }
-    dropped.sort_by(|a, b| a.0.cmp(&b.0));
     (fits, dropped)
 }
 
-/// Up to `count` drives of one sector size on `count` nodes: most free first, ties by name of node, then of drive.
-fn choose(fits: &[Candidate], sector: i32, count: usize) -> Vec<Candidate> {
-    let mut same: Vec<&Candidate> = fits.iter().filter(|c| c.sector == sector).collect();
-    same.sort_by(|a, b| b.free.cmp(&a.free).then_with(|| a.node.cmp(&b.node)).then_with(|| a.drive.cmp(&b.drive)));
-    let mut taken = BTreeSet::new();
-    same.into_iter().filter(|c| taken.insert(c.node.clone())).take(count).cloned().collect()
-}
-
-/// Nodes that would fit, but not beside the best choice, are dropped by their sector size.
+/// Nodes that would fit, but not beside the best choice, are dropped by what keeps them apart.
 fn refusal(
     request: &Request<'_>,
-    fits: &[Candidate],
-    best: &[Candidate],
+    fits: &[(&MeshNode, Candidate)],
+    best: Found,
     mut dropped: Vec<(String, Dropped)>,
 ) -> Refusal {
-    let chosen: BTreeSet<&str> = best.iter().map(|c| c.node.as_str()).collect();
-    let others: BTreeSet<&str> = fits.iter().map(|c| c.node.as_str()).filter(|n| !chosen.contains(n)).collect();
-    let sector = best.first().map_or(0, |c| c.sector);
-    dropped.extend(others.into_iter().map(|n| (n.to_owned(), filters::other_sector(sector))));
+    let chosen: BTreeSet<&str> = best.chosen.iter().map(|c| c.node.as_str()).collect();
+    let others: BTreeSet<&str> = fits.iter().map(|(_, c)| c.node.as_str()).filter(|n| !chosen.contains(n)).collect();
+    let sector = best.chosen.first().map_or(0, |c| c.sector);
+    dropped.extend(others.into_iter().map(|n| {
+        let clash = best.clashes.get(n).map(|why| filters::spread(why));
+        (n.to_owned(), clash.unwrap_or_else(|| filters::other_sector(sector)))
+    }));
     dropped.sort_by(|a, b| a.0.cmp(&b.0));
-    Refusal { fitting: best.len(), wanted: request.slots.len(), dropped }
+    Refusal { fitting: chosen.len(), wanted: request.slots.len(), dropped }
 }

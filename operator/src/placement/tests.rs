@@ -3,7 +3,7 @@
 use super::*;
 use jiff::Timestamp;
 use meshstor_crds::{
-    Capability, Drive, Extent, Kernel, MIB, MeshNodeSpec, MeshNodeStatus, MeshReplicaSpec, Time, Transport, conditions,
+    Capability, Drive, Extent, Kernel, MIB, MeshNodeSpec, MeshNodeStatus, MeshReplicaSpec, Placement, Spread, SpreadMode, Time, Transport, conditions,
 };
 use proptest::prelude::*;
 
@@ -68,11 +68,126 @@ fn leg(name: &str, slot: i32, node: &str, drive: &str, size: u64) -> MeshReplica
 }
 
 fn run(nodes: Vec<MeshNode>, others: &[MeshReplica], placed: &[MeshReplica], want: u64) -> Result<Vec<Spot>, Refusal> {
-    let nodes: Vec<Arc<MeshNode>> = nodes.into_iter().map(Arc::new).collect();
     let all = [others, placed].concat();
-    let slots: Vec<i32> = if placed.is_empty() { vec![0, 1] } else { vec![1] };
-    let request = Request { slots: &slots, size: want * MIB, filesystem: Filesystem::Xfs, placed };
-    place(&request, &Cluster { nodes: &nodes, replicas: &all, now: now() })
+    let slots: &[i32] = if placed.is_empty() { &[0, 1] } else { &[1] };
+    run_by(&Placement::default(), nodes, &all, placed, slots, want)
+}
+
+fn run_by(
+    rules: &Placement,
+    nodes: Vec<MeshNode>,
+    replicas: &[MeshReplica],
+    placed: &[MeshReplica],
+    slots: &[i32],
+    want: u64,
+) -> Result<Vec<Spot>, Refusal> {
+    let nodes: Vec<Arc<MeshNode>> = nodes.into_iter().map(Arc::new).collect();
+    let request = Request { slots, size: want * MIB, filesystem: Filesystem::Xfs, placed, rules };
+    place(&request, &Cluster { nodes: &nodes, replicas, now: now() })
+}
+
+/// A node with labels and one empty drive of 900 MiB.
+fn labelled(name: &str, labels: &[(&str, &str)]) -> MeshNode {
+    let mut node = node(name, vec![drive(&format!("{name}-d"), &[900], 512)]);
+    node.labels_mut().extend(labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())));
+    node
+}
+
+fn spread(rules: &[(&str, SpreadMode)]) -> Placement {
+    let rule = |(key, mode): &(&str, SpreadMode)| Spread { topology_key: (*key).to_owned(), mode: *mode };
+    Placement { spread: rules.iter().map(rule).collect(), ..Placement::default() }
+}
+
+fn on(answer: &Result<Vec<Spot>, Refusal>) -> Vec<&str> {
+    answer.as_ref().map_or_else(|_| Vec::new(), |spots| spots.iter().map(|s| s.node.as_str()).collect())
+}
+
+use SpreadMode::{Preferred, Required};
+
+#[test]
+fn required_spreading_is_kept_beside_legs_that_are_there_and_explained() {
+    let rules = spread(&[("zone", Required)]);
+    let nodes = || {
+        let zones = [("n1", "a"), ("n2", "a"), ("n3", "b"), ("n4", "b")];
+        let mut nodes: Vec<MeshNode> = zones.iter().map(|(name, zone)| labelled(name, &[("zone", zone)])).collect();
+        nodes.push(labelled("n5", &[]));
+        nodes
+    };
+    assert_eq!(on(&run_by(&rules, nodes(), &[], &[], &[0, 1], 520)), ["n1", "n3"]);
+    let said = run_by(&rules, nodes(), &[], &[], &[0, 1, 2], 520).unwrap_err().to_string();
+    assert_eq!(
+        said,
+        "2/5 nodes are available, 3 needed: n2: Spread (zone=a has n1 already); n4: Spread (zone=b has n3 already); \
+         n5: Spread (no label zone)"
+    );
+    let placed = [leg("w-0", 0, "n3", "n3-d", 520)];
+    assert_eq!(on(&run_by(&rules, nodes(), &placed, &placed, &[1], 520)), ["n1"]);
+    let said = run_by(&rules, nodes(), &placed, &placed, &[1, 2], 520).unwrap_err().to_string();
+    assert!(said.contains("n4: Spread (zone=b has w-0)") && said.contains("n3: OneLegPerNode"), "{said}");
+}
+
+#[test]
+fn a_choice_that_looks_best_is_taken_back_when_the_rules_cross() {
+    // n1 is first by name, but takes the zone of one and the rack of the other.
+    let nodes = vec![
+        labelled("n1", &[("zone", "a"), ("rack", "2")]),
+        labelled("n2", &[("zone", "a"), ("rack", "1")]),
+        labelled("n3", &[("zone", "b"), ("rack", "2")]),
+    ];
+    let rules = spread(&[("zone", Required), ("rack", Required)]);
+    assert_eq!(on(&run_by(&rules, nodes, &[], &[], &[0, 1], 520)), ["n2", "n3"]);
+}
+
+#[test]
+fn preferred_spreading_gives_way_and_the_first_rule_weighs_most() {
+    let nodes = || {
+        vec![
+            labelled("n1", &[("zone", "a"), ("rack", "1")]),
+            labelled("n2", &[("zone", "a"), ("rack", "2")]),
+            labelled("n3", &[("zone", "b"), ("rack", "1")]),
+        ]
+    };
+    let placed = [leg("w-0", 0, "n1", "n1-d", 520)];
+    for (rules, want) in [
+        (vec![("zone", Preferred), ("rack", Preferred)], vec!["n3"]),
+        (vec![("rack", Preferred), ("zone", Preferred)], vec!["n2"]),
+    ] {
+        assert_eq!(on(&run_by(&spread(&rules), nodes(), &placed, &placed, &[1], 520)), want);
+    }
+    assert_eq!(on(&run_by(&spread(&[("zone", Preferred)]), nodes(), &[], &[], &[0, 1, 2], 520)), ["n1", "n3", "n2"]);
+}
+
+#[test]
+fn selectors_leave_nodes_and_drives_out_with_a_reason() {
+    let mut rules = Placement { node_selector: [("disk".into(), "nvme".into())].into(), ..Placement::default() };
+    rules.drive_models = vec!["Fast".into()];
+    let mut nodes: Vec<MeshNode> = [("n1", "nvme"), ("n2", "nvme"), ("n3", "hdd"), ("n5", "nvme")]
+        .iter()
+        .map(|(name, disk)| labelled(name, &[("disk", disk)]))
+        .collect();
+    nodes.push(labelled("n4", &[]));
+    for node in &mut nodes[..2] {
+        node.status.as_mut().unwrap().drives[0].model = Some("Fast".into());
+    }
+    nodes[3].status.as_mut().unwrap().drives[0].model = Some("Slow".into());
+    assert_eq!(on(&run_by(&rules, nodes.clone(), &[], &[], &[0, 1], 520)), ["n1", "n2"]);
+    let said = run_by(&rules, nodes, &[], &[], &[0, 1, 2], 520).unwrap_err().to_string();
+    assert_eq!(
+        said,
+        "2/5 nodes are available, 3 needed: n3: NodeSelector (disk must be \"nvme\", is \"hdd\"); \
+         n4: NodeSelector (disk must be \"nvme\", is absent); n5: DriveModel (has Slow)"
+    );
+}
+
+#[test]
+fn the_least_full_drive_comes_first_even_if_another_has_more_room() {
+    let mut large = drive("large", &[4000], 512);
+    large.size_bytes = mib(10_000);
+    let nodes = || vec![node("n1", vec![large.clone(), drive("small", &[900], 512)]), node("n2", vec![drive("b", &[900], 512)])];
+    let spots = run(nodes(), &[], &[], 520).unwrap();
+    assert_eq!(spots[0].drive, "small");
+    let pending = [leg("x-0", 0, "n1", "small", 300)];
+    assert_eq!(run(nodes(), &pending, &[], 520).unwrap().iter().map(|s| s.drive.as_str()).collect::<Vec<_>>(), ["b", "small"]);
 }
 
 #[test]
@@ -176,6 +291,47 @@ proptest! {
             let used: i64 = promised.iter().filter(|r| r.spec.drive == drive.id).map(|r| r.spec.size_bytes).sum();
             let largest = drive.free_extents.iter().map(|e| e.size_bytes).max().unwrap_or(0);
             prop_assert!(used <= largest, "{} uses {used} of {largest}", drive.id);
+        }
+    }
+}
+
+fn any_rules() -> impl Strategy<Value = Vec<(&'static str, SpreadMode)>> {
+    let mode = || prop_oneof![Just(Required), Just(Preferred)];
+    (mode(), mode(), mode(), 0usize..4).prop_map(|(a, b, c, count)| {
+        [("x", a), ("y", b), ("z", c)].into_iter().take(count).collect()
+    })
+}
+
+proptest! {
+    /// No required rule is ever broken, and a refusal is never given where trying everything finds a place.
+    #[test]
+    fn required_spreading_holds_and_nothing_is_missed(
+        labels in prop::collection::vec([0u8..3, 0u8..3, 0u8..4], 0..7), rules in any_rules(), count in 1usize..5,
+    ) {
+        let nodes: Vec<MeshNode> = labels.iter().enumerate().map(|(i, l)| {
+            // 3 of the last one: no such label.
+            let all = ["x", "y", "z"].iter().zip(l).filter(|(_, v)| **v < 3);
+            let all: Vec<(&str, String)> = all.map(|(k, v)| (*k, v.to_string())).collect();
+            labelled(&format!("n{i}"), &all.iter().map(|(k, v)| (*k, v.as_str())).collect::<Vec<_>>())
+        }).collect();
+        let slots: Vec<i32> = (0..i32::try_from(count).unwrap()).collect();
+        let required: Vec<&str> = rules.iter().filter(|(_, m)| *m == Required).map(|(k, _)| *k).collect();
+        let apart = |some: &[&MeshNode]| required.iter().all(|key| {
+            let values: Vec<_> = some.iter().filter_map(|n| n.labels().get(*key)).collect();
+            values.len() == some.len() && values.iter().collect::<std::collections::BTreeSet<_>>().len() == some.len()
+        });
+        match run_by(&spread(&rules), nodes.clone(), &[], &[], &slots, 520) {
+            Ok(spots) => {
+                let chosen: Vec<&MeshNode> = nodes.iter().filter(|n| spots.iter().any(|s| s.node == n.name_any())).collect();
+                prop_assert_eq!(chosen.len(), count);
+                prop_assert!(apart(&chosen), "{:?}", spots);
+            }
+            Err(refusal) => {
+                for pick in 0u32..1 << nodes.len() {
+                    let some: Vec<&MeshNode> = nodes.iter().enumerate().filter(|(i, _)| pick >> i & 1 == 1).map(|(_, n)| n).collect();
+                    prop_assert!(some.len() != count || !apart(&some), "{refusal}, but {some:?}");
+                }
+            }
         }
     }
 }

@@ -13,11 +13,7 @@ use std::sync::Arc;
 
 /// The fields of `policy` that ask for what nothing realises yet.
 pub fn not_implemented(policy: &ReplicaSetPolicySpec) -> Vec<String> {
-    let placement = &policy.placement;
     let fields = [
-        (!placement.spread.is_empty(), "spec.placement.spread"),
-        (!placement.node_selector.is_empty(), "spec.placement.nodeSelector"),
-        (!placement.drive_models.is_empty(), "spec.placement.driveModels"),
         (policy.bitmap == Bitmap::Lockless, "spec.bitmap=lockless"),
         (policy.bitmap == Bitmap::None, "spec.bitmap=none"),
         (policy.transport == Transport::Rdma, "spec.transport=rdma"),
@@ -78,13 +74,12 @@ mod tests {
     fn names_every_field_that_is_not_there() {
         assert_eq!(not_implemented(&ReplicaSetPolicySpec::default()), Vec::<String>::new());
         let mut spec = ReplicaSetPolicySpec { bitmap: Bitmap::Lockless, ..ReplicaSetPolicySpec::default() };
-        spec.placement.drive_models = vec!["X".into()];
         spec.transport = Transport::Rdma;
         let policy = ReplicaSetPolicy::new("p", spec);
         let status = status(&policy, Timestamp::UNIX_EPOCH);
         let message = &status.conditions[0].message;
         assert_eq!((status.conditions.len(), status.conditions[0].status.as_str()), (2, "False"));
-        for field in ["spec.placement.driveModels", "spec.bitmap=lockless", "spec.transport=rdma"] {
+        for field in ["spec.bitmap=lockless", "spec.transport=rdma"] {
             assert!(message.contains(field), "{message}");
         }
     }

@@ -3,7 +3,9 @@
 use super::world::World;
 use crate::context::Context;
 use crate::error::Error;
+use crate::node;
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Node;
 use kube::api::{Api, ListParams};
 use kube::{Resource, ResourceExt as _};
 use meshstor_crds::{MeshAttachment, MeshNode, MeshReplica, MeshVolume, ReplicaSetPolicy};
@@ -72,7 +74,10 @@ async fn policy(name: Option<&str>, ctx: &Context) -> Result<Option<ReplicaSetPo
 async fn cluster(ctx: &Context) -> Result<(Vec<Arc<MeshNode>>, Vec<MeshReplica>), Error> {
     // Legs before nodes: a partition that a node's free extents lack is then known from its leg.
     let legs = all::<MeshReplica>(ctx).await?;
-    let nodes = all::<MeshNode>(ctx).await?;
+    let mut nodes = all::<MeshNode>(ctx).await?;
+    let api: Api<Node> = Api::all(ctx.client.clone());
+    let labels = api.list_metadata(&ListParams::default()).await.map_err(Error::api("list the labels of nodes".to_owned()))?;
+    node::label(&mut nodes, &labels.items);
     Ok((nodes.into_iter().map(Arc::new).collect(), legs))
 }
 

@@ -1,11 +1,11 @@
 //! Step 1 of the protocol: legs get their places, then the attachment is made.
 
 use super::action::{Action, Plan, Refusal};
-use super::validate::Settled;
+use super::validate::{self, Settled};
 use super::world::World;
 use crate::placement::{self, Cluster, Request, Spot};
 use kube::ResourceExt as _;
-use meshstor_crds::{MeshReplicaSpec, VOLUME_FINALIZER, conditions, naming};
+use meshstor_crds::{MeshReplicaSpec, Placement, VOLUME_FINALIZER, conditions, naming};
 
 /// The steps until the attachment exists. The finalizer comes first, then the resolved policy in the status, then
 /// all legs, then the attachment: its presence says that placement is complete.
@@ -25,7 +25,7 @@ pub fn plan(world: &World, settled: &Settled) -> Plan {
     let slots: Vec<i32> = (0..settled.legs).filter(|s| !world.legs.iter().any(|leg| leg.spec.slot == *s)).collect();
     match spots(world, settled, &slots) {
         Ok(spots) => Plan::of(creations(world, settled, spots)),
-        Err(refusal) => Plan::blocked(Refusal::new(conditions::REASON_UNSCHEDULABLE, refusal.to_string())),
+        Err(refusal) => Plan::blocked(refusal),
     }
 }
 
@@ -51,10 +51,27 @@ pub fn lost_record() -> Refusal {
     Refusal::new(conditions::REASON_CONFLICT, message)
 }
 
-fn spots(world: &World, settled: &Settled, slots: &[i32]) -> Result<Vec<Spot>, placement::Refusal> {
-    let filesystem = world.volume.spec.filesystem;
-    let request = Request { slots, size: settled.size, filesystem, placed: &world.legs };
-    placement::place(&request, &Cluster { nodes: &world.nodes, replicas: &world.all_legs, now: world.now })
+fn spots(world: &World, settled: &Settled, slots: &[i32]) -> Result<Vec<Spot>, Refusal> {
+    let rules = rules(world)?;
+    let request = Request {
+        slots,
+        size: settled.size,
+        filesystem: world.volume.spec.filesystem,
+        placed: &world.legs,
+        rules: &rules,
+    };
+    let cluster = Cluster { nodes: &world.nodes, replicas: &world.all_legs, now: world.now };
+    let unschedulable = |refusal: placement::Refusal| Refusal::new(conditions::REASON_UNSCHEDULABLE, refusal.to_string());
+    placement::place(&request, &cluster).map_err(unschedulable)
+}
+
+/// The rules of placement are not frozen: what is still to be placed follows the policy as it is now.
+fn rules(world: &World) -> Result<Placement, Refusal> {
+    match (&world.volume.spec.policy, &world.policy) {
+        (None, _) => Ok(Placement::default()),
+        (Some(_), Some(policy)) => Ok(policy.spec.placement.clone()),
+        (Some(name), None) => Err(validate::no_policy(name)),
+    }
 }
 
 fn creations(world: &World, settled: &Settled, spots: Vec<Spot>) -> Vec<Action> {

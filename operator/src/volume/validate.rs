@@ -65,14 +65,16 @@ fn unchanged(world: &World, spec: &MeshVolumeSpec, size: u64) -> Result<(), Refu
     }
 }
 
+/// The policy that a volume names is not there.
+pub fn no_policy(name: &str) -> Refusal {
+    Refusal::new(conditions::REASON_NOT_FOUND, format!("spec.policy: there is no ReplicaSetPolicy {name}"))
+}
+
 fn resolve(world: &World, spec: &MeshVolumeSpec) -> Result<ResolvedPolicy, Refusal> {
     let policy = match (&spec.policy, &world.policy) {
         (None, _) => ReplicaSetPolicySpec::default(),
         (Some(_), Some(policy)) => policy.spec.clone(),
-        (Some(name), None) => {
-            let message = format!("spec.policy: there is no ReplicaSetPolicy {name}");
-            return Err(Refusal::new(conditions::REASON_NOT_FOUND, message));
-        }
+        (Some(name), None) => return Err(no_policy(name)),
     };
     let missing = policy::not_implemented(&policy);
     if !missing.is_empty() {

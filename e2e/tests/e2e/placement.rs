@@ -1,0 +1,97 @@
+//! Where copies go: the policy's rules, against the labels of real Node objects.
+
+use anyhow::{Result, ensure};
+use meshstor_e2e::api::{condition, ours};
+use meshstor_e2e::lab::Lab;
+use meshstor_e2e::volume::Volume;
+use meshstor_e2e::wait::secs;
+use serde_json::{Value, json};
+
+use crate::Test;
+
+pub(crate) const TESTS: &[Test] = &[
+    ("copies_are_spread_over_racks", spread_over_racks),
+    ("selectors_choose_node_and_drive", selectors),
+];
+
+/// Not a label that the lab gives.
+const RACK: &str = "example.com/rack";
+
+fn set_rack(lab: &Lab, node: &str, rack: &Value) -> Result<()> {
+    let patch = json!({ "metadata": { "labels": { RACK: rack } } });
+    lab.control.api.merge(&format!("/api/v1/nodes/{node}"), &patch).map(drop)
+}
+
+fn policy(lab: &Lab, name: &str, placement: &Value) -> Result<()> {
+    lab.apply(&json!({
+        "apiVersion": "meshstor.io/v1alpha1", "kind": "ReplicaSetPolicy", "metadata": { "name": name },
+        "spec": { "placement": placement },
+    }))
+}
+
+fn ask<'a>(lab: &'a Lab, name: &str, policy: &str, copies: usize) -> Result<Volume<'a>> {
+    lab.apply(&json!({
+        "apiVersion": "meshstor.io/v1alpha1", "kind": "MeshVolume", "metadata": { "name": name },
+        "spec": { "capacity": "64Mi", "replicaCount": copies, "filesystem": "none", "policy": policy },
+    }))?;
+    Ok(Volume::named(lab, name))
+}
+
+/// Waits for the refusal, and gives its message.
+fn refused(volume: &Volume<'_>) -> Result<String> {
+    let seen = volume.wait("to be unschedulable", secs(30), |v| condition(v, "Ready")["reason"] == "Unschedulable")?;
+    Ok(condition(&seen, "Ready")["message"].as_str().unwrap_or_default().to_owned())
+}
+
+/// Two nodes in one rack and one in another: never two copies in a rack. A third copy is refused until a node is moved, and then
+/// placed without anybody touching the volume.
+fn spread_over_racks(lab: &mut Lab) -> Result<()> {
+    let nodes = lab.nodes();
+    for (node, rack) in nodes.iter().zip(["1", "1", "2"]) {
+        set_rack(lab, node, &json!(rack))?;
+    }
+    policy(lab, "racks", &json!({ "spread": [{ "topologyKey": RACK, "mode": "Required" }] }))?;
+    let two = ask(lab, "two-racks", "racks", 2)?;
+    two.wait_ready()?;
+    let legs = two.leg_nodes()?;
+    ensure!(legs.contains(&nodes[2]), "both copies are in rack 1: {legs:?}");
+
+    let three = ask(lab, "three-racks", "racks", 3)?;
+    let message = refused(&three)?;
+    ensure!(message.contains(&format!("Spread ({RACK}=1 has")), "the message does not say what is in the way: {message}");
+    set_rack(lab, &nodes[1], &json!("3"))?;
+    three.wait_ready()?;
+    ensure!(three.leg_nodes()?.len() == 3, "not three copies");
+
+    two.delete()?;
+    three.delete()?;
+    for node in &nodes {
+        set_rack(lab, node, &Value::Null)?;
+    }
+    lab.control.api.delete(&ours("replicasetpolicies", "racks"))
+}
+
+/// A node selector leaves one node; a drive of another model is no choice.
+fn selectors(lab: &mut Lab) -> Result<()> {
+    let last = lab.nodes().pop().unwrap_or_default();
+    policy(lab, "last", &json!({ "nodeSelector": { "kubernetes.io/hostname": last } }))?;
+    let one = ask(lab, "on-the-last", "last", 1)?;
+    one.wait_ready()?;
+    ensure!(one.leg_nodes()? == [last], "the copy is on {:?}", one.leg_nodes()?);
+    let two = ask(lab, "two-on-the-last", "last", 2)?;
+    let message = refused(&two)?;
+    ensure!(message.contains("NodeSelector (kubernetes.io/hostname must be"), "{message}");
+
+    policy(lab, "model", &json!({ "driveModels": ["No Such Drive"] }))?;
+    let none = ask(lab, "no-such-drive", "model", 1)?;
+    let message = refused(&none)?;
+    // The lab's drives say no model.
+    ensure!(message.contains("DriveModel (has unknown)"), "{message}");
+    for volume in [one, two, none] {
+        volume.delete()?;
+    }
+    for name in ["last", "model"] {
+        lab.control.api.delete(&ours("replicasetpolicies", name))?;
+    }
+    Ok(())
+}

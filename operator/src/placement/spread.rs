@@ -1,0 +1,175 @@
+//! The choice among what passed the filters: legs apart by the policy's labels, on the drives that are least full.
+
+use super::Candidate;
+use kube::ResourceExt as _;
+use meshstor_crds::{MeshNode, MeshReplica, Placement, SpreadMode};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Classes of nodes that one search may try. Rules that contradict each other all over a large cluster could else take
+/// forever; with fewer than that no arrangement is missed.
+const TRIES: u32 = 200_000;
+
+/// The values of the rules' labels on one node, in the order of the rules; `None` where it lacks the label.
+type Values = Vec<Option<String>>;
+
+/// The rules of spreading, and what of them is taken by legs that are there already.
+#[derive(Clone, Debug)]
+pub(super) struct Rules {
+    required: Vec<String>,
+    preferred: Vec<String>,
+    /// Of each leg: the values of its node for `required` and for `preferred`, and its name.
+    legs: Vec<(Values, Values, String)>,
+}
+
+impl Rules {
+    /// The rules of `placement` after the legs that are `placed` on `nodes`. A leg whose node is unknown takes nothing.
+    pub(super) fn of<'a>(placement: &Placement, placed: &[MeshReplica], find: impl Fn(&str) -> Option<&'a MeshNode>) -> Self {
+        let keys = |mode| {
+            let rules = placement.spread.iter().filter(move |rule| rule.mode == mode);
+            rules.map(|rule| rule.topology_key.clone()).collect::<Vec<_>>()
+        };
+        let (required, preferred) = (keys(SpreadMode::Required), keys(SpreadMode::Preferred));
+        let legs = placed.iter().filter_map(|leg| {
+            let node = find(&leg.spec.node)?;
+            Some((values(node, &required), values(node, &preferred), leg.name_any()))
+        });
+        let legs = legs.collect();
+        Self { required, preferred, legs }
+    }
+
+    /// Why a leg on `node` would break a required rule beside the legs that are there.
+    pub(super) fn broken_by(&self, node: &MeshNode) -> Option<String> {
+        let ours = values(node, &self.required);
+        if let Some(at) = ours.iter().position(Option::is_none) {
+            return Some(format!("no label {}", self.required[at]));
+        }
+        self.legs.iter().find_map(|(theirs, _, leg)| self.clash(&ours, theirs).map(|clash| format!("{clash} has {leg}")))
+    }
+
+    /// The first required label that both have the same value of, as `key=value`.
+    fn clash(&self, ours: &Values, theirs: &Values) -> Option<String> {
+        let both = self.required.iter().zip(ours.iter().zip(theirs));
+        both.filter_map(|(key, (a, b))| a.as_ref().filter(|_| a == b).map(|value| format!("{key}={value}"))).next()
+    }
+}
+
+fn values(node: &MeshNode, keys: &[String]) -> Values {
+    keys.iter().map(|key| node.labels().get(key).cloned()).collect()
+}
+
+/// A node with the drive that it would give.
+#[derive(Clone, Debug)]
+struct Place<'a> {
+    candidate: &'a Candidate,
+    /// Nodes with equal values of all required labels can stand in for each other.
+    class: usize,
+    preferred: Values,
+}
+
+/// What a search found.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Found {
+    /// The drives, in the order of the slots; fewer than asked for when there is no arrangement.
+    pub(super) chosen: Vec<Candidate>,
+    /// For nodes that fit but clash with the chosen ones: the rule.
+    pub(super) clashes: BTreeMap<String, String>,
+}
+
+impl Found {
+    /// Fullness of the chosen drives, for a choice between two arrangements.
+    pub(super) fn fullness(&self) -> u64 {
+        self.chosen.iter().map(|c| u64::from(c.fill)).sum()
+    }
+}
+
+/// `count` drives of one sector size on as many nodes, no two of which share a value of a required label; as few as
+/// possible share one of a preferred label. Among those the least full one, then that with most room, then by name.
+pub(super) fn choose(rules: &Rules, fits: &[(&MeshNode, Candidate)], sector: i32, count: usize) -> Found {
+    let mut same: Vec<&(&MeshNode, Candidate)> = fits.iter().filter(|(_, c)| c.sector == sector).collect();
+    same.sort_by(|(_, a), (_, b)| a.order().cmp(&b.order()));
+    let (mut taken, mut classes) = (BTreeSet::new(), BTreeMap::new());
+    let places = same.into_iter().filter(|(_, c)| taken.insert(c.node.as_str())).map(|(node, candidate)| {
+        let next = classes.len();
+        let class = *classes.entry(values(node, &rules.required)).or_insert(next);
+        Place { candidate, class, preferred: values(node, &rules.preferred) }
+    });
+    let places: Vec<Place<'_>> = places.collect();
+    let mut of_class: Vec<Values> = vec![Values::new(); classes.len()];
+    for (values, class) in classes {
+        of_class[class] = values;
+    }
+    let mut search = Search { rules, places: &places, classes: &of_class, tries: TRIES, best: Vec::new() };
+    search.extend(&mut Vec::new(), count);
+    search.found(count)
+}
+
+struct Search<'a> {
+    rules: &'a Rules,
+    places: &'a [Place<'a>],
+    classes: &'a [Values],
+    tries: u32,
+    best: Vec<usize>,
+}
+
+impl Search<'_> {
+    /// Extends `chosen` to `count` places, depth first; true when it is done. The longest arrangement stays in `best`.
+    fn extend(&mut self, chosen: &mut Vec<usize>, count: usize) -> bool {
+        if chosen.len() > self.best.len() {
+            self.best.clone_from(chosen);
+        }
+        if chosen.len() == count {
+            return true;
+        }
+        // What a class cannot complete, none of its nodes can.
+        let mut tried = BTreeSet::new();
+        while let Some(next) = self.next(chosen, &tried) {
+            if self.tries == 0 {
+                return false;
+            }
+            self.tries -= 1;
+            chosen.push(next);
+            if self.extend(chosen, count) {
+                return true;
+            }
+            chosen.pop();
+            tried.insert(self.places[next].class);
+        }
+        false
+    }
+
+    /// The best place that goes with `chosen` and is of none of the classes that were `tried`.
+    fn next(&self, chosen: &[usize], tried: &BTreeSet<usize>) -> Option<usize> {
+        let free: Vec<bool> = (0..self.classes.len())
+            .map(|class| !tried.contains(&class) && chosen.iter().all(|at| self.clash(class, self.places[*at].class).is_none()))
+            .collect();
+        let open = self.places.iter().enumerate().filter(|(at, place)| free[place.class] && !chosen.contains(at));
+        // They are in order, and of equals the first is taken.
+        open.min_by_key(|(_, place)| self.doubles(chosen, place)).map(|(at, _)| at)
+    }
+
+    fn clash(&self, class: usize, other: usize) -> Option<String> {
+        self.rules.clash(&self.classes[class], &self.classes[other])
+    }
+
+    /// How many legs share the place's value, a number for each preferred rule; the first rule weighs most.
+    fn doubles(&self, chosen: &[usize], place: &Place<'_>) -> Vec<usize> {
+        let rules = 0..self.rules.preferred.len();
+        let others = || self.rules.legs.iter().map(|(_, v, _)| v).chain(chosen.iter().map(|at| &self.places[*at].preferred));
+        rules.map(|rule| others().filter(|values| values[rule] == place.preferred[rule]).count()).collect()
+    }
+
+    fn found(self, count: usize) -> Found {
+        let mut found = Found { chosen: self.best.iter().map(|at| self.places[*at].candidate.clone()).collect(), ..Found::default() };
+        if found.chosen.len() < count {
+            for (at, place) in self.places.iter().enumerate().filter(|(at, _)| !self.best.contains(at)) {
+                let clash = self.best.iter().find_map(|other| {
+                    let key = self.clash(place.class, self.places[*other].class)?;
+                    Some(format!("{key} has {} already", self.places[*other].candidate.node))
+                });
+                let other = || "goes with no other arrangement of the required labels".to_owned();
+                found.clashes.insert(self.places[at].candidate.node.clone(), clash.unwrap_or_else(other));
+            }
+        }
+        found
+    }
+}
