@@ -153,7 +153,10 @@ mod tests {
         theirs.metadata.name = Some("n1".into());
         theirs.metadata.labels = Some([("rack", "theirs"), ("zone", "a")].map(|(k, v)| (k.into(), v.into())).into());
         label(&mut nodes, std::slice::from_ref(&theirs));
-        assert_eq!(nodes[0].labels(), &Labels::from([("rack", "ours"), ("zone", "a")].map(|(k, v)| (k.into(), v.into()))));
+        assert_eq!(
+            nodes[0].labels(),
+            &Labels::from([("rack", "ours"), ("zone", "a")].map(|(k, v)| (k.into(), v.into())))
+        );
         let before = Digest::of(&node(None, None));
         assert!(before.matters(&Digest::of(&nodes[0])));
     }

@@ -9,10 +9,8 @@ use serde_json::{Value, json};
 
 use crate::Test;
 
-pub(crate) const TESTS: &[Test] = &[
-    ("copies_are_spread_over_racks", spread_over_racks),
-    ("selectors_choose_node_and_drive", selectors),
-];
+pub(crate) const TESTS: &[Test] =
+    &[("copies_are_spread_over_racks", spread_over_racks), ("selectors_choose_node_and_drive", selectors)];
 
 /// Not a label that the lab gives.
 const RACK: &str = "example.com/rack";
@@ -58,7 +56,10 @@ fn spread_over_racks(lab: &mut Lab) -> Result<()> {
 
     let three = ask(lab, "three-racks", "racks", 3)?;
     let message = refused(&three)?;
-    ensure!(message.contains(&format!("Spread ({RACK}=1 has")), "the message does not say what is in the way: {message}");
+    ensure!(
+        message.contains(&format!("Spread ({RACK}=1 has")),
+        "the message does not say what is in the way: {message}"
+    );
     set_rack(lab, &nodes[1], &json!("3"))?;
     three.wait_ready()?;
     ensure!(three.leg_nodes()?.len() == 3, "not three copies");

@@ -110,7 +110,12 @@ pub fn place(request: &Request<'_>, cluster: &Cluster<'_>) -> Result<Vec<Spot>, 
     if best.chosen.len() < request.slots.len() {
         return Err(refusal(request, &fits, best, dropped));
     }
-    Ok(request.slots.iter().zip(best.chosen).map(|(slot, c)| Spot { slot: *slot, node: c.node, drive: c.drive }).collect())
+    Ok(request
+        .slots
+        .iter()
+        .zip(best.chosen)
+        .map(|(slot, c)| Spot { slot: *slot, node: c.node, drive: c.drive })
+        .collect())
 }
 
 /// The drives that pass all filters, and each dropped node with the filter that did it.

@@ -23,7 +23,11 @@ pub(super) struct Rules {
 
 impl Rules {
     /// The rules of `placement` after the legs that are `placed` on `nodes`. A leg whose node is unknown takes nothing.
-    pub(super) fn of<'a>(placement: &Placement, placed: &[MeshReplica], find: impl Fn(&str) -> Option<&'a MeshNode>) -> Self {
+    pub(super) fn of<'a>(
+        placement: &Placement,
+        placed: &[MeshReplica],
+        find: impl Fn(&str) -> Option<&'a MeshNode>,
+    ) -> Self {
         let keys = |mode| {
             let rules = placement.spread.iter().filter(move |rule| rule.mode == mode);
             rules.map(|rule| rule.topology_key.clone()).collect::<Vec<_>>()
@@ -43,7 +47,9 @@ impl Rules {
         if let Some(at) = ours.iter().position(Option::is_none) {
             return Some(format!("no label {}", self.required[at]));
         }
-        self.legs.iter().find_map(|(theirs, _, leg)| self.clash(&ours, theirs).map(|clash| format!("{clash} has {leg}")))
+        self.legs
+            .iter()
+            .find_map(|(theirs, _, leg)| self.clash(&ours, theirs).map(|clash| format!("{clash} has {leg}")))
     }
 
     /// The first required label that both have the same value of, as `key=value`.
@@ -140,7 +146,9 @@ impl Search<'_> {
     /// The best place that goes with `chosen` and is of none of the classes that were `tried`.
     fn next(&self, chosen: &[usize], tried: &BTreeSet<usize>) -> Option<usize> {
         let free: Vec<bool> = (0..self.classes.len())
-            .map(|class| !tried.contains(&class) && chosen.iter().all(|at| self.clash(class, self.places[*at].class).is_none()))
+            .map(|class| {
+                !tried.contains(&class) && chosen.iter().all(|at| self.clash(class, self.places[*at].class).is_none())
+            })
             .collect();
         let open = self.places.iter().enumerate().filter(|(at, place)| free[place.class] && !chosen.contains(at));
         // They are in order, and of equals the first is taken.
@@ -154,12 +162,16 @@ impl Search<'_> {
     /// How many legs share the place's value, a number for each preferred rule; the first rule weighs most.
     fn doubles(&self, chosen: &[usize], place: &Place<'_>) -> Vec<usize> {
         let rules = 0..self.rules.preferred.len();
-        let others = || self.rules.legs.iter().map(|(_, v, _)| v).chain(chosen.iter().map(|at| &self.places[*at].preferred));
+        let others =
+            || self.rules.legs.iter().map(|(_, v, _)| v).chain(chosen.iter().map(|at| &self.places[*at].preferred));
         rules.map(|rule| others().filter(|values| values[rule] == place.preferred[rule]).count()).collect()
     }
 
     fn found(self, count: usize) -> Found {
-        let mut found = Found { chosen: self.best.iter().map(|at| self.places[*at].candidate.clone()).collect(), ..Found::default() };
+        let mut found = Found {
+            chosen: self.best.iter().map(|at| self.places[*at].candidate.clone()).collect(),
+            ..Found::default()
+        };
         if found.chosen.len() < count {
             for (at, place) in self.places.iter().enumerate().filter(|(at, _)| !self.best.contains(at)) {
                 let clash = self.best.iter().find_map(|other| {

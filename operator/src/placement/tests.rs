@@ -3,7 +3,8 @@
 use super::*;
 use jiff::Timestamp;
 use meshstor_crds::{
-    Capability, Drive, Extent, Kernel, MIB, MeshNodeSpec, MeshNodeStatus, MeshReplicaSpec, Placement, Spread, SpreadMode, Time, Transport, conditions,
+    Capability, Drive, Extent, Kernel, MIB, MeshNodeSpec, MeshNodeStatus, MeshReplicaSpec, Placement, Spread,
+    SpreadMode, Time, Transport, conditions,
 };
 use proptest::prelude::*;
 
@@ -183,11 +184,16 @@ fn selectors_leave_nodes_and_drives_out_with_a_reason() {
 fn the_least_full_drive_comes_first_even_if_another_has_more_room() {
     let mut large = drive("large", &[4000], 512);
     large.size_bytes = mib(10_000);
-    let nodes = || vec![node("n1", vec![large.clone(), drive("small", &[900], 512)]), node("n2", vec![drive("b", &[900], 512)])];
+    let nodes = || {
+        vec![node("n1", vec![large.clone(), drive("small", &[900], 512)]), node("n2", vec![drive("b", &[900], 512)])]
+    };
     let spots = run(nodes(), &[], &[], 520).unwrap();
     assert_eq!(spots[0].drive, "small");
     let pending = [leg("x-0", 0, "n1", "small", 300)];
-    assert_eq!(run(nodes(), &pending, &[], 520).unwrap().iter().map(|s| s.drive.as_str()).collect::<Vec<_>>(), ["b", "small"]);
+    assert_eq!(
+        run(nodes(), &pending, &[], 520).unwrap().iter().map(|s| s.drive.as_str()).collect::<Vec<_>>(),
+        ["b", "small"]
+    );
 }
 
 #[test]
@@ -297,9 +303,8 @@ proptest! {
 
 fn any_rules() -> impl Strategy<Value = Vec<(&'static str, SpreadMode)>> {
     let mode = || prop_oneof![Just(Required), Just(Preferred)];
-    (mode(), mode(), mode(), 0usize..4).prop_map(|(a, b, c, count)| {
-        [("x", a), ("y", b), ("z", c)].into_iter().take(count).collect()
-    })
+    (mode(), mode(), mode(), 0usize..4)
+        .prop_map(|(a, b, c, count)| [("x", a), ("y", b), ("z", c)].into_iter().take(count).collect())
 }
 
 proptest! {

@@ -76,7 +76,8 @@ async fn cluster(ctx: &Context) -> Result<(Vec<Arc<MeshNode>>, Vec<MeshReplica>)
     let legs = all::<MeshReplica>(ctx).await?;
     let mut nodes = all::<MeshNode>(ctx).await?;
     let api: Api<Node> = Api::all(ctx.client.clone());
-    let labels = api.list_metadata(&ListParams::default()).await.map_err(Error::api("list the labels of nodes".to_owned()))?;
+    let labels =
+        api.list_metadata(&ListParams::default()).await.map_err(Error::api("list the labels of nodes".to_owned()))?;
     node::label(&mut nodes, &labels.items);
     Ok((nodes.into_iter().map(Arc::new).collect(), legs))
 }

@@ -61,7 +61,8 @@ fn spots(world: &World, settled: &Settled, slots: &[i32]) -> Result<Vec<Spot>, R
         rules: &rules,
     };
     let cluster = Cluster { nodes: &world.nodes, replicas: &world.all_legs, now: world.now };
-    let unschedulable = |refusal: placement::Refusal| Refusal::new(conditions::REASON_UNSCHEDULABLE, refusal.to_string());
+    let unschedulable =
+        |refusal: placement::Refusal| Refusal::new(conditions::REASON_UNSCHEDULABLE, refusal.to_string());
     placement::place(&request, &cluster).map_err(unschedulable)
 }
 
