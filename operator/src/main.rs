@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::Node;
 use kube::core::PartialObjectMeta;
 use kube::runtime::controller::{Config, Controller};
 use kube::runtime::reflector::{self, ObjectRef, Store};
-use kube::runtime::watcher::{self, metadata_watcher, watcher};
+use kube::runtime::watcher::{self, watcher};
 use kube::runtime::{WatchStreamExt as _, reflector as reflect};
 use kube::{Api, Client, ResourceExt as _};
 use meshstor_crds::{MeshAttachment, MeshNode, MeshReplica, MeshVolume, NodeDrain, ReplicaSetPolicy};
@@ -72,7 +72,8 @@ async fn run_volumes(
     let (by_policy, by_node) = (controller.store(), controller.store());
     let by_label = controller.store();
     let (digests, labels) = (Mutex::default(), Mutex::default());
-    let labelled = metadata_watcher(Api::<Node>::all(client.clone()), any()).default_backoff().touched_objects();
+    let labelled =
+        watcher(Api::<PartialObjectMeta<Node>>::all(client.clone()), any()).default_backoff().touched_objects();
     controller
         .with_config(Config::default().concurrency(CONCURRENCY))
         .watches(Api::<MeshReplica>::all(client.clone()), any(), |leg| Some(ObjectRef::new(&leg.spec.volume)))

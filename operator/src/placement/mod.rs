@@ -94,6 +94,9 @@ impl Candidate {
     }
 }
 
+/// Drives that passed every filter, with their nodes.
+type Fits<'a> = Vec<(&'a MeshNode, Candidate)>;
+
 /// Places every slot of `request`, or none.
 ///
 /// # Errors
@@ -125,7 +128,7 @@ fn sieve<'a>(
     rules: &Rules,
     promises: &Promises<'_>,
     pinned: Option<i32>,
-) -> (Vec<(&'a MeshNode, Candidate)>, Vec<(String, Dropped)>) {
+) -> (Fits<'a>, Vec<(String, Dropped)>) {
     let (mut fits, mut dropped) = (Vec::new(), Vec::new());
     for node in cluster.nodes {
         let drives = filters::node(node, request, rules, cluster.now)

@@ -7,6 +7,7 @@ use crate::node;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Api, ListParams};
+use kube::core::PartialObjectMeta;
 use kube::{Resource, ResourceExt as _};
 use meshstor_crds::{MeshAttachment, MeshNode, MeshReplica, MeshVolume, ReplicaSetPolicy};
 use std::sync::Arc;
@@ -75,10 +76,8 @@ async fn cluster(ctx: &Context) -> Result<(Vec<Arc<MeshNode>>, Vec<MeshReplica>)
     // Legs before nodes: a partition that a node's free extents lack is then known from its leg.
     let legs = all::<MeshReplica>(ctx).await?;
     let mut nodes = all::<MeshNode>(ctx).await?;
-    let api: Api<Node> = Api::all(ctx.client.clone());
-    let labels =
-        api.list_metadata(&ListParams::default()).await.map_err(Error::api("list the labels of nodes".to_owned()))?;
-    node::label(&mut nodes, &labels.items);
+    let kubernetes = all::<PartialObjectMeta<Node>>(ctx).await?;
+    node::label(&mut nodes, &kubernetes);
     Ok((nodes.into_iter().map(Arc::new).collect(), legs))
 }
 
