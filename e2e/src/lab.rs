@@ -48,6 +48,7 @@ pub struct Lab {
     pub control: ControlPlane,
     guests: Vec<Guest>,
     operator: Option<Process>,
+    second_operator: Option<Process>,
     found: Prerequisites,
     workloads: Workloads,
     /// Held as long as the lab lives: two labs in one directory would empty it under each other.
@@ -78,7 +79,8 @@ impl Lab {
         guests.iter_mut().try_for_each(Guest::power_on)?;
         let control = ControlPlane::start(&found, &dir)?;
         let workloads = apply_manifests(&found, &control)?;
-        let mut lab = Self { dir, control, guests, operator: None, found, workloads, _lock: lock };
+        let mut lab =
+            Self { dir, control, guests, operator: None, second_operator: None, found, workloads, _lock: lock };
         lab.register_nodes()?;
         lab.start_operator()?;
         for name in lab.nodes() {
@@ -106,21 +108,44 @@ impl Lab {
         Ok(())
     }
 
+    /// Name of the operator's pod.
+    pub const FIRST_OPERATOR: &str = "meshstor-operator-lab";
+    /// Name of the pod of a second copy.
+    pub const SECOND_OPERATOR: &str = "meshstor-operator-lab-2";
+
     /// Starts the operator, as its manifest says.
     pub fn start_operator(&mut self) -> Result<()> {
+        self.operator = Some(self.start_operator_as(Self::FIRST_OPERATOR, "operator")?);
+        Ok(())
+    }
+
+    /// Starts another copy of it beside it.
+    pub fn start_second_operator(&mut self) -> Result<()> {
+        self.second_operator = Some(self.start_operator_as(Self::SECOND_OPERATOR, "operator-2")?);
+        Ok(())
+    }
+
+    fn start_operator_as(&self, pod: &str, name: &str) -> Result<Process> {
         let workload = &self.workloads.operator;
         let kubeconfig = self.dir.join("operator.kubeconfig");
         let token = self.control.api.token(&workload.namespace, &workload.account, None)?;
         kubeconfig::write(&kubeconfig, &self.control.ca, Proof::Token(&token))?;
-        let fields = BTreeMap::from([
-            ("metadata.name", "meshstor-operator-lab".to_owned()),
-            ("metadata.namespace", workload.namespace.clone()),
-        ]);
+        let fields =
+            BTreeMap::from([("metadata.name", pod.to_owned()), ("metadata.namespace", workload.namespace.clone())]);
         let env = workload.env(&fields)?;
         let mut command = Command::new(self.found.bins.join("meshstor-operator"));
         command.args(workload.args(&env, &[])?).envs(env).env("KUBECONFIG", &kubeconfig);
-        self.operator = Some(Process::start("meshstor-operator", &mut command, &self.dir.join("logs/operator.log"))?);
-        Ok(())
+        Process::start("meshstor-operator", &mut command, &self.dir.join(format!("logs/{name}.log")))
+    }
+
+    /// The operator.
+    pub fn operator(&self) -> Result<&Process> {
+        self.operator.as_ref().context("the operator does not run")
+    }
+
+    /// Tells the second copy to end, as a kubelet does, and waits until it has.
+    pub fn end_second_operator(&mut self) -> Result<()> {
+        self.second_operator.take().context("there is no second operator")?.end().map(drop)
     }
 
     /// `kill -9` of the operator.
@@ -186,7 +211,7 @@ impl Lab {
     /// An error if something that should run does not.
     pub fn check_processes(&mut self) -> Result<()> {
         self.control.check()?;
-        self.operator.iter_mut().try_for_each(Process::check)
+        self.operator.iter_mut().chain(&mut self.second_operator).try_for_each(Process::check)
     }
 
     /// Runs the real kubectl as administrator and gives its output.

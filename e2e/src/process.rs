@@ -61,6 +61,14 @@ impl Process {
         kill_process(self.pid()?, signal).with_context(|| format!("signal {}", self.name))
     }
 
+    /// Tells the process to end, and waits until it has.
+    pub fn end(&mut self) -> Result<ExitStatus> {
+        if self.child.try_wait()?.is_none() {
+            self.signal(Signal::TERM)?;
+        }
+        Ok(self.child.wait()?)
+    }
+
     /// `kill -9` of the whole group, then waits until the process is gone.
     pub fn kill(&mut self) -> Result<ExitStatus> {
         if self.child.try_wait()?.is_none() {

@@ -7,6 +7,7 @@
 pub mod context;
 pub mod drain;
 pub mod error;
+pub mod leader;
 pub mod node;
 pub mod placement;
 pub mod policy;

@@ -1,9 +1,10 @@
-//! The operator's process: three controllers on one client.
+//! The operator's process: three controllers on one client, as long as it leads.
 
 use anyhow::Context as _;
 use clap::{Parser, ValueEnum};
 use futures::{Stream, StreamExt as _};
 use k8s_openapi::api::core::v1::Node;
+use kube::client::ClientBuilder;
 use kube::core::PartialObjectMeta;
 use kube::runtime::controller::{Config, Controller};
 use kube::runtime::reflector::{self, ObjectRef, Store};
@@ -12,12 +13,15 @@ use kube::runtime::{WatchStreamExt as _, reflector as reflect};
 use kube::{Api, Client, ResourceExt as _};
 use meshstor_crds::{MeshAttachment, MeshNode, MeshReplica, MeshVolume, NodeDrain, ReplicaSetPolicy};
 use meshstor_operator::context::Context;
+use meshstor_operator::leader::{Elector, Leadership};
 use meshstor_operator::node::{Digest, Labels};
 use meshstor_operator::{drain, policy, volume};
 use std::collections::HashMap;
 use std::fmt::Display;
 use std::io::IsTerminal as _;
 use std::sync::{Arc, Mutex, PoisonError};
+use tokio::signal::unix::{SignalKind, signal};
+use tower::filter::FilterLayer;
 use tracing_subscriber::EnvFilter;
 
 /// Volumes that are reconciled at once.
@@ -30,6 +34,12 @@ struct Args {
     /// How log lines are written; what is logged follows RUST_LOG.
     #[arg(long, value_enum, default_value_t = LogFormat::Text, env = "MESHSTOR_LOG_FORMAT")]
     log_format: LogFormat,
+    /// Name of this copy among all that run: its pod's.
+    #[arg(long, env = "POD_NAME")]
+    name: String,
+    /// Namespace of the Lease: its pod's.
+    #[arg(long, env = "POD_NAMESPACE")]
+    namespace: String,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -40,17 +50,52 @@ enum LogFormat {
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    start_log(Args::parse().log_format);
-    let client = Client::try_default().await.context("connect to the API server")?;
+    let args = Args::parse();
+    start_log(args.log_format);
+    let config = kube::Config::infer().await.context("find the API server")?;
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), me = args.name, "started");
+    let leadership = Leadership::default();
+    let plain = Client::try_from(config.clone()).context("make a client")?;
+    let elector = Elector::new(plain, &args.namespace, args.name, leadership.clone());
+    // Whatever a reconcile does: it writes nothing when another operator may lead.
+    let pass = FilterLayer::new(move |request| leadership.pass(request));
+    let client = ClientBuilder::try_from(config).context("make a client")?.with_layer(&pass).build();
+    loop {
+        let lease = tokio::select! {
+            lease = elector.take() => lease,
+            () = shutdown() => return Ok(()),
+        };
+        tokio::select! {
+            () = elector.keep(lease) => {}
+            () = reconcile(&client) => break,
+        }
+    }
+    elector.give_back().await.context("give the Lease back")
+}
+
+/// Until this process is told to end.
+async fn shutdown() {
+    let terminate = async {
+        match signal(SignalKind::terminate()) {
+            Ok(mut terminate) => drop(terminate.recv().await),
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = terminate => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+}
+
+/// Runs the controllers until this process is told to end.
+async fn reconcile(client: &Client) {
     let (nodes, writer) = reflector::store::<MeshNode>();
     let heard = reflect(writer, watcher(Api::all(client.clone()), watcher::Config::default()));
     let heard = heard.default_backoff().touched_objects();
     let volumes = Controller::new(Api::<MeshVolume>::all(client.clone()), watcher::Config::default());
     let ctx = Arc::new(Context::new(client.clone(), nodes, volumes.store()));
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), "started");
-    let volumes = run_volumes(volumes, heard, &client, ctx.clone());
-    tokio::join!(volumes, run_policies(&client, ctx.clone()), run_drains(&client, ctx));
-    Ok(())
+    let volumes = run_volumes(volumes, heard, client, ctx.clone());
+    tokio::join!(volumes, run_policies(client, ctx.clone()), run_drains(client, ctx));
 }
 
 fn start_log(format: LogFormat) {

@@ -7,6 +7,7 @@
 mod crashes;
 mod faults;
 mod host;
+mod leaders;
 mod life;
 mod neighbours;
 mod placement;
@@ -39,7 +40,9 @@ fn main() -> ExitCode {
         eprintln!("e2e: {error:#}");
         return ExitCode::FAILURE;
     }
-    let tests = [life::TESTS, faults::TESTS, crashes::TESTS, neighbours::TESTS, placement::TESTS, host::TESTS].concat();
+    let tests =
+        [life::TESTS, faults::TESTS, crashes::TESTS, neighbours::TESTS, placement::TESTS, leaders::TESTS, host::TESTS]
+            .concat();
     let trials = tests.into_iter().map(|test| trial(test, Arc::clone(&lab))).collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
     drop(lab.lock().unwrap_or_else(PoisonError::into_inner).take());
