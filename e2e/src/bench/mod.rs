@@ -2,6 +2,7 @@
 
 mod by_hand;
 mod idle;
+pub mod placement;
 pub mod volume;
 
 use std::path::Path;
@@ -43,6 +44,11 @@ impl Row {
             aim,
             runs: pairs.len(),
         }
+    }
+
+    /// From several measurements that have no reference.
+    pub fn of_runs(name: &str, unit: &'static str, aim: &'static str, values: Vec<f64>) -> Self {
+        Self { runs: values.len(), ..Self::of_one(name, unit, aim, median(values)) }
     }
 
     /// From one measurement that has no reference.

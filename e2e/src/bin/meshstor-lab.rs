@@ -42,7 +42,10 @@ enum Action {
 
 #[derive(ValueEnum, Clone, Copy)]
 enum Area {
+    /// A volume, against the same done by hand.
     Volume,
+    /// One decision of the operator in a large cluster; needs no lab.
+    Placement,
 }
 
 /// The lab that is kept: the process that holds its namespaces.
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
     let (name, keep) = match action {
         Action::Demo { keep } => ("demo", keep),
         Action::Up => ("lab", true),
+        Action::Bench { area: Area::Placement } => return finish("bench", measure_placement()),
         Action::Bench { .. } => ("bench", false),
         Action::DemoDown => return finish("demo-down", down()),
     };
@@ -95,8 +99,7 @@ fn show(name: &str, keep: bool, action: Action) -> Result<()> {
     let mut lab = Lab::up(Prerequisites::find()?, name, Options::default())?;
     let outcome = match action {
         Action::Demo { .. } => demo::run(&mut lab),
-        Action::Bench { area: Area::Volume } => bench::volume::run(&lab)
-            .and_then(|rows| bench::write(&results_directory()?.with_file_name("bench"), "volume", &rows)),
+        Action::Bench { .. } => bench::volume::run(&lab).and_then(|rows| write_table("volume", &rows)),
         Action::Up | Action::DemoDown => demo::show(&lab),
     };
     if outcome.is_err() {
@@ -108,6 +111,14 @@ fn show(name: &str, keep: bool, action: Action) -> Result<()> {
         std::mem::forget(lab);
     }
     outcome
+}
+
+fn measure_placement() -> Result<()> {
+    write_table("placement", &bench::placement::run()?)
+}
+
+fn write_table(area: &str, rows: &[bench::Row]) -> Result<()> {
+    bench::write(&results_directory()?.with_file_name("bench"), area, rows)
 }
 
 fn finish(name: &str, outcome: Result<()>) -> ExitCode {
