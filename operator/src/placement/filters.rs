@@ -31,7 +31,7 @@ fn drop_by(filter: &'static str, why: impl Display) -> Dropped {
 }
 
 /// The filters that look at a node as a whole.
-pub(super) fn node(node: &MeshNode, request: &Request<'_>, rules: &Rules, now: Timestamp) -> Result<(), Dropped> {
+pub(super) fn node(node: &MeshNode, request: &Request<'_>, rules: &Rules<'_>, now: Timestamp) -> Result<(), Dropped> {
     node_ready(node, now)?;
     node_schedulable(node)?;
     node_selected(node, request.rules)?;
@@ -97,21 +97,19 @@ fn mkfs(filesystem: Filesystem) -> Option<&'static str> {
 }
 
 fn one_leg_per_node(node: &MeshNode, placed: &[MeshReplica]) -> Result<(), Dropped> {
-    let name = node.name_any();
-    match placed.iter().find(|r| r.spec.node == name) {
+    match placed.iter().find(|r| r.spec.node == super::name(node)) {
         Some(leg) => Err(drop_by("OneLegPerNode", format!("holds {}", leg.name_any()))),
         None => Ok(()),
     }
 }
 
 /// The drives of `node` that pass; when none does, the filter that the best of them failed.
-pub(super) fn drives(
-    node: &MeshNode,
+pub(super) fn drives<'a>(
+    node: &'a MeshNode,
     request: &Request<'_>,
     promises: &Promises<'_>,
     pinned: Option<i32>,
-) -> Result<Vec<Candidate>, Dropped> {
-    let name = node.name_any();
+) -> Result<Vec<Candidate<'a>>, Dropped> {
     let all = node.status.as_ref().map_or(&[][..], |s| &s.drives);
     let usable: Vec<&Drive> = all.iter().filter(|d| d.unusable.is_none()).collect();
     if usable.is_empty() {
@@ -127,14 +125,14 @@ pub(super) fn drives(
     if right.is_empty() {
         return Err(other_sector(pinned.unwrap_or_default()));
     }
-    let room: Vec<Candidate> = right.iter().map(|d| candidate(&name, d, promises)).collect();
-    let fits: Vec<Candidate> = room.iter().filter(|c| c.free >= request.size).cloned().collect();
+    let room: Vec<Candidate<'_>> = right.into_iter().map(|drive| candidate(node, drive, promises)).collect();
+    let fits: Vec<Candidate<'_>> = room.iter().filter(|c| c.free >= request.size).copied().collect();
     if fits.is_empty() { Err(free_extent(&room, request.size)) } else { Ok(fits) }
 }
 
-fn candidate(node: &str, drive: &Drive, promises: &Promises<'_>) -> Candidate {
-    let (free, fill) = (promises.room(node, drive), promises.fill(node, drive));
-    Candidate { free, fill, node: node.to_owned(), drive: drive.id.clone(), sector: drive.logical_sector_size }
+fn candidate<'a>(node: &'a MeshNode, drive: &'a Drive, promises: &Promises<'_>) -> Candidate<'a> {
+    let (free, fill) = promises.room_and_fill(super::name(node), drive);
+    Candidate { free, fill, node, drive }
 }
 
 fn drive_usable(all: &[Drive]) -> Dropped {
@@ -147,7 +145,7 @@ fn drive_model(others: &[&Drive]) -> Dropped {
     drop_by("DriveModel", format!("has {}", models.into_iter().collect::<Vec<_>>().join(", ")))
 }
 
-fn free_extent(room: &[Candidate], size: u64) -> Dropped {
+fn free_extent(room: &[Candidate<'_>], size: u64) -> Dropped {
     let largest = room.iter().map(|c| c.free).max().unwrap_or(0);
     drop_by("FreeExtent", format!("largest free extent {} MiB < {} MiB", largest / MIB, size.div_ceil(MIB)))
 }

@@ -13,7 +13,7 @@ use crate::node;
 use filters::Dropped;
 use jiff::Timestamp;
 use kube::ResourceExt as _;
-use meshstor_crds::{Filesystem, MeshNode, MeshReplica, Placement};
+use meshstor_crds::{Drive, Filesystem, MeshNode, MeshReplica, Placement};
 use spread::{Found, Rules};
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
@@ -77,25 +77,33 @@ impl Display for Refusal {
 }
 
 /// A drive that passed every filter.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Candidate {
+#[derive(Clone, Copy, Debug)]
+struct Candidate<'a> {
     free: u64,
     /// Percent of the drive that is used or promised.
     fill: u8,
-    node: String,
-    drive: String,
-    sector: i32,
+    node: &'a MeshNode,
+    drive: &'a Drive,
 }
 
-impl Candidate {
+impl<'a> Candidate<'a> {
     /// Best first: the least full, then that with most room, then by name of node and of drive.
-    fn order(&self) -> (u8, Reverse<u64>, &str, &str) {
-        (self.fill, Reverse(self.free), &self.node, &self.drive)
+    fn order(&self) -> (u8, Reverse<u64>, &'a str, &'a str) {
+        (self.fill, Reverse(self.free), self.node(), &self.drive.id)
+    }
+
+    fn node(&self) -> &'a str {
+        name(self.node)
+    }
+
+    fn sector(&self) -> i32 {
+        self.drive.logical_sector_size
     }
 }
 
-/// Drives that passed every filter, with their nodes.
-type Fits<'a> = Vec<(&'a MeshNode, Candidate)>;
+fn name(node: &MeshNode) -> &str {
+    node.metadata.name.as_deref().unwrap_or_default()
+}
 
 /// Places every slot of `request`, or none.
 ///
@@ -106,7 +114,7 @@ pub fn place(request: &Request<'_>, cluster: &Cluster<'_>) -> Result<Vec<Spot>, 
     let pinned = filters::pinned_sector(request.placed, cluster.nodes);
     let rules = Rules::of(request.rules, request.placed, |name| node::find(cluster.nodes, name));
     let (fits, dropped) = sieve(request, cluster, &rules, &promises, pinned);
-    let sectors: BTreeSet<i32> = fits.iter().map(|(_, c)| c.sector).collect();
+    let sectors: BTreeSet<i32> = fits.iter().map(Candidate::sector).collect();
     let options = sectors.iter().map(|sector| spread::choose(&rules, &fits, *sector, request.slots.len()));
     // The most legs, then the emptiest drives; among equals the smaller sector size, which comes first.
     let best = options.min_by_key(|found| (Reverse(found.chosen.len()), found.fullness())).unwrap_or_default();
@@ -117,24 +125,29 @@ pub fn place(request: &Request<'_>, cluster: &Cluster<'_>) -> Result<Vec<Spot>, 
         .slots
         .iter()
         .zip(best.chosen)
-        .map(|(slot, c)| Spot { slot: *slot, node: c.node, drive: c.drive })
+        .map(|(slot, c)| Spot { slot: *slot, node: c.node().to_owned(), drive: c.drive.id.clone() })
         .collect())
 }
 
-/// The drives that pass all filters, and each dropped node with the filter that did it.
+/// Of each node that passes all filters the best drive of each sector size, and each dropped node with the filter that
+/// did it.
 fn sieve<'a>(
     request: &Request<'_>,
     cluster: &Cluster<'a>,
-    rules: &Rules,
+    rules: &Rules<'_>,
     promises: &Promises<'_>,
     pinned: Option<i32>,
-) -> (Fits<'a>, Vec<(String, Dropped)>) {
+) -> (Vec<Candidate<'a>>, Vec<(String, Dropped)>) {
     let (mut fits, mut dropped) = (Vec::new(), Vec::new());
     for node in cluster.nodes {
         let drives = filters::node(node, request, rules, cluster.now)
             .and_then(|()| filters::drives(node, request, promises, pinned));
         match drives {
-            Ok(candidates) => fits.extend(candidates.into_iter().map(|c| (node.as_ref(), c))),
+            Ok(mut candidates) => {
+                candidates.sort_by_key(|c| (c.sector(), c.order()));
+                candidates.dedup_by_key(|c| c.sector());
+                fits.append(&mut candidates);
+            }
             Err(why) => dropped.push((node.name_any(), why)),
         }
     }
@@ -144,13 +157,13 @@ fn sieve<'a>(
 /// Nodes that would fit, but not beside the best choice, are dropped by what keeps them apart.
 fn refusal(
     request: &Request<'_>,
-    fits: &[(&MeshNode, Candidate)],
-    best: Found,
+    fits: &[Candidate<'_>],
+    best: Found<'_>,
     mut dropped: Vec<(String, Dropped)>,
 ) -> Refusal {
-    let chosen: BTreeSet<&str> = best.chosen.iter().map(|c| c.node.as_str()).collect();
-    let others: BTreeSet<&str> = fits.iter().map(|(_, c)| c.node.as_str()).filter(|n| !chosen.contains(n)).collect();
-    let sector = best.chosen.first().map_or(0, |c| c.sector);
+    let chosen: BTreeSet<&str> = best.chosen.iter().map(Candidate::node).collect();
+    let others: BTreeSet<&str> = fits.iter().map(Candidate::node).filter(|n| !chosen.contains(n)).collect();
+    let sector = best.chosen.first().map_or(0, Candidate::sector);
     dropped.extend(others.into_iter().map(|n| {
         let clash = best.clashes.get(n).map(|why| filters::spread(why));
         (n.to_owned(), clash.unwrap_or_else(|| filters::other_sector(sector)))

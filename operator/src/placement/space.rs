@@ -38,22 +38,20 @@ impl<'a> Promises<'a> {
     }
 
     /// Bytes of the largest leg that surely still fits `drive`: its largest extent less everything that is pending,
-    /// for the pending ones may all be cut from that extent.
-    pub fn room(&self, node: &str, drive: &Drive) -> u64 {
-        self.free(node, drive).max().unwrap_or(0).saturating_sub(self.on(node, drive).pending)
-    }
-
-    /// How much of `drive` is used or promised, in whole percent.
-    pub fn fill(&self, node: &str, drive: &Drive) -> u8 {
-        let free = self.free(node, drive).sum::<u64>().saturating_sub(self.on(node, drive).pending);
+    /// for the pending ones may all be cut from that extent. And how much of it is used or promised, in whole percent.
+    pub fn room_and_fill(&self, node: &str, drive: &Drive) -> (u64, u8) {
+        let Promised { pending, taken } = self.on(node, drive);
+        let (mut largest, mut sum) = (0u64, 0u64);
+        for extent in &drive.free_extents {
+            for_each_piece(bytes(extent.first_byte), bytes(extent.size_bytes), taken, |piece| {
+                largest = largest.max(piece);
+                sum = sum.saturating_add(piece);
+            });
+        }
         let size = bytes(drive.size_bytes).max(1);
-        u8::try_from(u128::from(size.saturating_sub(free)) * 100 / u128::from(size)).unwrap_or(100)
-    }
-
-    /// The lengths of the runs of `drive` that are free of partitions.
-    fn free(&self, node: &str, drive: &Drive) -> impl Iterator<Item = u64> {
-        let taken = &self.on(node, drive).taken;
-        drive.free_extents.iter().flat_map(|e| pieces(bytes(e.first_byte), bytes(e.size_bytes), taken))
+        let used = size.saturating_sub(sum.saturating_sub(*pending));
+        let percent = u128::from(used) * 100 / u128::from(size);
+        (largest.saturating_sub(*pending), u8::try_from(percent).unwrap_or(100))
     }
 }
 
@@ -61,24 +59,23 @@ fn bytes(value: i64) -> u64 {
     u64::try_from(value).unwrap_or(0)
 }
 
-/// The lengths of the pieces of `[first, first + size)` that none of `taken` touches.
-fn pieces(first: u64, size: u64, taken: &[(u64, u64)]) -> Vec<u64> {
+/// Gives the length of each piece of `[first, first + size)` that none of `taken` touches.
+fn for_each_piece(first: u64, size: u64, taken: &[(u64, u64)], mut give: impl FnMut(u64)) {
     let end = first.saturating_add(size);
-    let mut cuts: Vec<(u64, u64)> = taken.iter().map(|(at, len)| (*at, at.saturating_add(*len))).collect();
-    cuts.retain(|(from, to)| *from < end && *to > first);
+    let cuts = taken.iter().map(|(at, len)| (*at, at.saturating_add(*len)));
+    let mut cuts: Vec<(u64, u64)> = cuts.filter(|(from, to)| *from < end && *to > first).collect();
     cuts.sort_unstable();
-    let (mut at, mut pieces) = (first, Vec::new());
+    let mut at = first;
     for (from, to) in cuts {
-        pieces.push(from.saturating_sub(at));
+        give(from.saturating_sub(at));
         at = at.max(to);
     }
-    pieces.push(end.saturating_sub(at));
-    pieces
+    give(end.saturating_sub(at));
 }
 
 #[cfg(test)]
 mod tests {
-    use super::pieces;
+    use super::for_each_piece;
 
     #[test]
     fn a_partition_cuts_the_extent_it_lies_in() {
@@ -91,7 +88,9 @@ mod tests {
             (vec![(300, 10)], 100),
             (vec![(110, 10), (115, 45)], 40),
         ] {
-            assert_eq!(pieces(100, 100, &taken).into_iter().max(), Some(want), "{taken:?}");
+            let mut largest = 0;
+            for_each_piece(100, 100, &taken, |piece| largest = largest.max(piece));
+            assert_eq!(largest, want, "{taken:?}");
         }
     }
 }

@@ -3,34 +3,34 @@
 use super::Candidate;
 use kube::ResourceExt as _;
 use meshstor_crds::{MeshNode, MeshReplica, Placement, SpreadMode};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Classes of nodes that one search may try. Rules that contradict each other all over a large cluster could else take
 /// forever; with fewer than that no arrangement is missed.
 const TRIES: u32 = 200_000;
 
 /// The values of the rules' labels on one node, in the order of the rules; `None` where it lacks the label.
-type Values = Vec<Option<String>>;
+type Values<'a> = Vec<Option<&'a str>>;
 
 /// The rules of spreading, and what of them is taken by legs that are there already.
 #[derive(Clone, Debug)]
-pub(super) struct Rules {
-    required: Vec<String>,
-    preferred: Vec<String>,
+pub(super) struct Rules<'a> {
+    required: Vec<&'a str>,
+    preferred: Vec<&'a str>,
     /// Of each leg: the values of its node for `required` and for `preferred`, and its name.
-    legs: Vec<(Values, Values, String)>,
+    legs: Vec<(Values<'a>, Values<'a>, String)>,
 }
 
-impl Rules {
+impl<'a> Rules<'a> {
     /// The rules of `placement` after the legs that are `placed` on `nodes`. A leg whose node is unknown takes nothing.
-    pub(super) fn of<'a>(
-        placement: &Placement,
+    pub(super) fn of(
+        placement: &'a Placement,
         placed: &[MeshReplica],
         find: impl Fn(&str) -> Option<&'a MeshNode>,
     ) -> Self {
         let keys = |mode| {
             let rules = placement.spread.iter().filter(move |rule| rule.mode == mode);
-            rules.map(|rule| rule.topology_key.clone()).collect::<Vec<_>>()
+            rules.map(|rule| rule.topology_key.as_str()).collect::<Vec<_>>()
         };
         let (required, preferred) = (keys(SpreadMode::Required), keys(SpreadMode::Preferred));
         let legs = placed.iter().filter_map(|leg| {
@@ -53,35 +53,36 @@ impl Rules {
     }
 
     /// The first required label that both have the same value of, as `key=value`.
-    fn clash(&self, ours: &Values, theirs: &Values) -> Option<String> {
+    fn clash(&self, ours: &Values<'_>, theirs: &Values<'_>) -> Option<String> {
         let both = self.required.iter().zip(ours.iter().zip(theirs));
         both.filter_map(|(key, (a, b))| a.as_ref().filter(|_| a == b).map(|value| format!("{key}={value}"))).next()
     }
 }
 
-fn values(node: &MeshNode, keys: &[String]) -> Values {
-    keys.iter().map(|key| node.labels().get(key).cloned()).collect()
+fn values<'a>(node: &'a MeshNode, keys: &[&str]) -> Values<'a> {
+    let labels = node.metadata.labels.as_ref();
+    keys.iter().map(|key| labels.and_then(|l| l.get(*key)).map(String::as_str)).collect()
 }
 
 /// A node with the drive that it would give.
 #[derive(Clone, Debug)]
 struct Place<'a> {
-    candidate: &'a Candidate,
+    candidate: Candidate<'a>,
     /// Nodes with equal values of all required labels can stand in for each other.
     class: usize,
-    preferred: Values,
+    preferred: Values<'a>,
 }
 
 /// What a search found.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Found {
+pub(super) struct Found<'a> {
     /// The drives, in the order of the slots; fewer than asked for when there is no arrangement.
-    pub(super) chosen: Vec<Candidate>,
+    pub(super) chosen: Vec<Candidate<'a>>,
     /// For nodes that fit but clash with the chosen ones: the rule.
     pub(super) clashes: BTreeMap<String, String>,
 }
 
-impl Found {
+impl Found<'_> {
     /// Fullness of the chosen drives, for a choice between two arrangements.
     pub(super) fn fullness(&self) -> u64 {
         self.chosen.iter().map(|c| u64::from(c.fill)).sum()
@@ -90,34 +91,33 @@ impl Found {
 
 /// `count` drives of one sector size on as many nodes, no two of which share a value of a required label; as few as
 /// possible share one of a preferred label. Among those the least full one, then that with most room, then by name.
-pub(super) fn choose(rules: &Rules, fits: &[(&MeshNode, Candidate)], sector: i32, count: usize) -> Found {
-    let mut same: Vec<&(&MeshNode, Candidate)> = fits.iter().filter(|(_, c)| c.sector == sector).collect();
-    same.sort_by(|(_, a), (_, b)| a.order().cmp(&b.order()));
-    let (mut taken, mut classes) = (BTreeSet::new(), BTreeMap::new());
-    let places = same.into_iter().filter(|(_, c)| taken.insert(c.node.as_str())).map(|(node, candidate)| {
-        let next = classes.len();
-        let class = *classes.entry(values(node, &rules.required)).or_insert(next);
-        Place { candidate, class, preferred: values(node, &rules.preferred) }
+pub(super) fn choose<'a>(rules: &Rules<'_>, fits: &[Candidate<'a>], sector: i32, count: usize) -> Found<'a> {
+    let mut same: Vec<Candidate<'a>> = fits.iter().filter(|c| c.sector() == sector).copied().collect();
+    same.sort_by_key(Candidate::order);
+    let mut numbers = HashMap::new();
+    let mut classes = Vec::new();
+    let places = same.into_iter().map(|candidate| {
+        let class = *numbers.entry(values(candidate.node, &rules.required)).or_insert_with_key(|values| {
+            classes.push(values.clone());
+            classes.len() - 1
+        });
+        Place { candidate, class, preferred: values(candidate.node, &rules.preferred) }
     });
-    let places: Vec<Place<'_>> = places.collect();
-    let mut of_class: Vec<Values> = vec![Values::new(); classes.len()];
-    for (values, class) in classes {
-        of_class[class] = values;
-    }
-    let mut search = Search { rules, places: &places, classes: &of_class, tries: TRIES, best: Vec::new() };
+    let places: Vec<Place<'a>> = places.collect();
+    let mut search = Search { rules, places: &places, classes: &classes, tries: TRIES, best: Vec::new() };
     search.extend(&mut Vec::new(), count);
     search.found(count)
 }
 
-struct Search<'a> {
-    rules: &'a Rules,
-    places: &'a [Place<'a>],
-    classes: &'a [Values],
+struct Search<'s, 'a> {
+    rules: &'s Rules<'s>,
+    places: &'s [Place<'a>],
+    classes: &'s [Values<'a>],
     tries: u32,
     best: Vec<usize>,
 }
 
-impl Search<'_> {
+impl<'a> Search<'_, 'a> {
     /// Extends `chosen` to `count` places, depth first; true when it is done. The longest arrangement stays in `best`.
     fn extend(&mut self, chosen: &mut Vec<usize>, count: usize) -> bool {
         if chosen.len() > self.best.len() {
@@ -167,19 +167,17 @@ impl Search<'_> {
         rules.map(|rule| others().filter(|values| values[rule] == place.preferred[rule]).count()).collect()
     }
 
-    fn found(self, count: usize) -> Found {
-        let mut found = Found {
-            chosen: self.best.iter().map(|at| self.places[*at].candidate.clone()).collect(),
-            ..Found::default()
-        };
+    fn found(self, count: usize) -> Found<'a> {
+        let mut found =
+            Found { chosen: self.best.iter().map(|at| self.places[*at].candidate).collect(), ..Found::default() };
         if found.chosen.len() < count {
-            for (at, place) in self.places.iter().enumerate().filter(|(at, _)| !self.best.contains(at)) {
+            for (_, place) in self.places.iter().enumerate().filter(|(at, _)| !self.best.contains(at)) {
                 let clash = self.best.iter().find_map(|other| {
                     let key = self.clash(place.class, self.places[*other].class)?;
-                    Some(format!("{key} has {} already", self.places[*other].candidate.node))
+                    Some(format!("{key} has {} already", self.places[*other].candidate.node()))
                 });
                 let other = || "goes with no other arrangement of the required labels".to_owned();
-                found.clashes.insert(self.places[at].candidate.node.clone(), clash.unwrap_or_else(other));
+                found.clashes.insert(place.candidate.node().to_owned(), clash.unwrap_or_else(other));
             }
         }
         found
