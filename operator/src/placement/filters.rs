@@ -1,5 +1,6 @@
 //! The named filters: each says in one line why it drops a node.
 
+use super::space::OnNode;
 use super::spread::Rules;
 use super::{Candidate, Promises, Request};
 use crate::node;
@@ -125,13 +126,14 @@ pub(super) fn drives<'a>(
     if right.is_empty() {
         return Err(other_sector(pinned.unwrap_or_default()));
     }
-    let room: Vec<Candidate<'_>> = right.into_iter().map(|drive| candidate(node, drive, promises)).collect();
+    let promised = promises.on(super::name(node));
+    let room: Vec<Candidate<'_>> = right.into_iter().map(|drive| candidate(node, drive, promised)).collect();
     let fits: Vec<Candidate<'_>> = room.iter().filter(|c| c.free >= request.size).copied().collect();
     if fits.is_empty() { Err(free_extent(&room, request.size)) } else { Ok(fits) }
 }
 
-fn candidate<'a>(node: &'a MeshNode, drive: &'a Drive, promises: &Promises<'_>) -> Candidate<'a> {
-    let (free, fill) = promises.room_and_fill(super::name(node), drive);
+fn candidate<'a>(node: &'a MeshNode, drive: &'a Drive, promised: OnNode<'_>) -> Candidate<'a> {
+    let (free, fill) = promised.room_and_fill(drive);
     Candidate { free, fill, node, drive }
 }
 

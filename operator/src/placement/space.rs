@@ -5,7 +5,11 @@ use std::collections::HashMap;
 
 /// What legs take of drives, by node and drive.
 #[derive(Clone, Debug, Default)]
-pub struct Promises<'a>(HashMap<&'a str, HashMap<&'a str, Promised>>);
+pub struct Promises<'a>(HashMap<&'a str, Vec<(&'a str, Promised)>>);
+
+/// What legs take of the drives of one node.
+#[derive(Clone, Copy, Debug)]
+pub struct OnNode<'p>(&'p [(&'p str, Promised)]);
 
 /// What legs take of one drive.
 #[derive(Clone, Debug, Default)]
@@ -24,7 +28,13 @@ impl<'a> Promises<'a> {
     pub fn of(replicas: &'a [MeshReplica]) -> Self {
         let mut promises = Self::default();
         for leg in replicas {
-            let promised = promises.0.entry(&leg.spec.node).or_default().entry(&leg.spec.drive).or_default();
+            // A node has few drives.
+            let drives = promises.0.entry(&leg.spec.node).or_default();
+            let at = drives.iter().position(|(drive, _)| *drive == leg.spec.drive).unwrap_or_else(|| {
+                drives.push((&leg.spec.drive, Promised::default()));
+                drives.len() - 1
+            });
+            let promised = &mut drives[at].1;
             match leg.status.as_ref().and_then(|s| s.partition.as_ref()) {
                 Some(p) => promised.taken.push((bytes(p.first_byte), bytes(p.size_bytes))),
                 None => promised.pending += bytes(leg.spec.size_bytes),
@@ -33,14 +43,18 @@ impl<'a> Promises<'a> {
         promises
     }
 
-    fn on(&self, node: &str, drive: &Drive) -> &Promised {
-        self.0.get(node).and_then(|drives| drives.get(drive.id.as_str())).unwrap_or(NOTHING)
+    /// Those on `node`.
+    pub fn on(&self, node: &str) -> OnNode<'_> {
+        OnNode(self.0.get(node).map_or(&[], Vec::as_slice))
     }
+}
 
+impl OnNode<'_> {
     /// Bytes of the largest leg that surely still fits `drive`: its largest extent less everything that is pending,
     /// for the pending ones may all be cut from that extent. And how much of it is used or promised, in whole percent.
-    pub fn room_and_fill(&self, node: &str, drive: &Drive) -> (u64, u8) {
-        let Promised { pending, taken } = self.on(node, drive);
+    pub fn room_and_fill(self, drive: &Drive) -> (u64, u8) {
+        let promised = self.0.iter().find(|(id, _)| *id == drive.id).map_or(NOTHING, |(_, promised)| promised);
+        let Promised { pending, taken } = promised;
         let (mut largest, mut sum) = (0u64, 0u64);
         for extent in &drive.free_extents {
             for_each_piece(bytes(extent.first_byte), bytes(extent.size_bytes), taken, |piece| {
