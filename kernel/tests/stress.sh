@@ -236,11 +236,12 @@ stress_settle() {
 		esac
 		mdadm --manage "$md" --quiet --re-add "/run/dm/leg$n" || mdadm --manage "$md" --quiet --add "/run/dm/leg$n"
 	done
-	for ((n = 0; n < 300; n++)); do
-		[[ $(attribute degraded) == 0 ]] && break
-		sleep 0.1
+	# On a kernel with KASAN that takes minutes, and a resync may come before the recovery.
+	for ((n = 0; n < 3000; n++)); do
+		[[ $(attribute degraded) == 0 && $(attribute sync_action) == idle ]] && return
+		sleep 0.2
 	done
-	wait_idle
+	fail "$(attribute degraded) legs are missing still, $(attribute sync_action)"
 }
 
 # stress_reshape <disks> <disks>: under a verifying writer.
