@@ -5,9 +5,9 @@ use kube::ResourceExt as _;
 use meshstor_crds::{MeshNode, MeshReplica, Placement, SpreadMode};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-/// Classes of nodes that one search may try. Rules that contradict each other all over a large cluster could else take
-/// forever; with fewer than that no arrangement is missed.
-const TRIES: u32 = 200_000;
+/// Comparisons of classes of nodes that one search may make, some tens of milliseconds of them. Rules that cross each other all
+/// over a large cluster could else take forever; within that no arrangement is missed.
+const EFFORT: usize = 4_000_000;
 
 /// The values of the rules' labels on one node, in the order of the rules; `None` where it lacks the label.
 type Values<'a> = Vec<Option<&'a str>>;
@@ -104,7 +104,7 @@ pub(super) fn choose<'a>(rules: &Rules<'_>, fits: &[Candidate<'a>], sector: i32,
         Place { candidate, class, preferred: values(candidate.node, &rules.preferred) }
     });
     let places: Vec<Place<'a>> = places.collect();
-    let mut search = Search { rules, places: &places, classes: &classes, tries: TRIES, best: Vec::new() };
+    let mut search = Search { rules, places: &places, classes: &classes, effort: EFFORT, best: Vec::new() };
     search.extend(&mut Vec::new(), count);
     search.found(count)
 }
@@ -113,7 +113,7 @@ struct Search<'s, 'a> {
     rules: &'s Rules<'s>,
     places: &'s [Place<'a>],
     classes: &'s [Values<'a>],
-    tries: u32,
+    effort: usize,
     best: Vec<usize>,
 }
 
@@ -129,10 +129,6 @@ impl<'a> Search<'_, 'a> {
         // What a class cannot complete, none of its nodes can.
         let mut tried = BTreeSet::new();
         while let Some(next) = self.next(chosen, &tried) {
-            if self.tries == 0 {
-                return false;
-            }
-            self.tries -= 1;
             chosen.push(next);
             if self.extend(chosen, count) {
                 return true;
@@ -144,7 +140,8 @@ impl<'a> Search<'_, 'a> {
     }
 
     /// The best place that goes with `chosen` and is of none of the classes that were `tried`.
-    fn next(&self, chosen: &[usize], tried: &BTreeSet<usize>) -> Option<usize> {
+    fn next(&mut self, chosen: &[usize], tried: &BTreeSet<usize>) -> Option<usize> {
+        self.effort = self.effort.checked_sub(self.classes.len() * chosen.len())?;
         let free: Vec<bool> = (0..self.classes.len())
             .map(|class| {
                 !tried.contains(&class) && chosen.iter().all(|at| self.clash(class, self.places[*at].class).is_none())
