@@ -70,7 +70,7 @@ kernel-bench: prerequisites ## Measure the md patches against stock kernels; wri
 	@kernel/tests/bench.sh
 
 .PHONY: kernel-steps
-kernel-steps: prerequisites ## Compile md after each patch of both series, and test what there is after each feature (about 20 minutes)
+kernel-steps: prerequisites ## Compile md after each patch of both series, and test what there is after each feature
 	@kernel/build.sh steps
 	@$(call logged,kernel/tests/steps.sh,kernel-steps)
 

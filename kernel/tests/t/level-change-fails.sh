@@ -5,8 +5,8 @@
 # A raid1 that lacks a leg and needs a resync is taken over by raid5, which then does not start an array that is dirty and degraded.
 # A stock kernel says that it has become a raid5, and follows a null pointer at the next request.
 needs_patches
-modprobe raid456 2>/dev/null || true
-grep -q 'raid5_takeover_raid1\|raid45_takeover' /proc/kallsyms || skip "this kernel has no raid5"
+[[ -e /proc/modules ]] || skip "this kernel has no raid5, and no modules"
+modprobe raid456
 
 mem_leg leg0 64
 mem_leg leg1 64
@@ -26,9 +26,7 @@ if echo raid5 >"$md_dir/level" 2>/tmp/error; then fail "the level change says th
 since raid5 'cannot start dirty degraded array' >/dev/null || fail "raid5 has run: $(cat /tmp/error)"
 since raid5 'raid5 does not run after the level change' >/dev/null || fail "the log does not say what to do"
 [[ $(attribute array_state) == inactive || $(attribute array_state) == clear ]] || fail "the array is $(attribute array_state)"
-if dd if="$md" of=/dev/null bs=4k count=1 iflag=direct 2>/dev/null && [[ $(cat /sys/block/md0/size) != 0 ]]; then
-	fail "what is stopped can be read"
-fi
+[[ $(cat /sys/block/md0/size) == 0 ]] || fail "what is stopped has $(cat /sys/block/md0/size) sectors"
 stop_array
 assemble leg0
 [[ $(attribute level) == raid1 ]] || fail "it comes back as $(attribute level)"

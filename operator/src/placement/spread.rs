@@ -19,10 +19,12 @@ pub(super) struct Rules<'a> {
     preferred: Vec<&'a str>,
     /// Of each leg: the values of its node for `required` and for `preferred`, and its name.
     legs: Vec<(Values<'a>, Values<'a>, String)>,
+    /// A leg of which it is not known what it takes of a required label.
+    unknown: Option<String>,
 }
 
 impl<'a> Rules<'a> {
-    /// The rules of `placement` after the legs that are `placed` on `nodes`. A leg whose node is unknown takes nothing.
+    /// The rules of `placement` beside the legs that are `placed`; `find` gives a node by its name.
     pub(super) fn of(
         placement: &'a Placement,
         placed: &[MeshReplica],
@@ -33,12 +35,13 @@ impl<'a> Rules<'a> {
             rules.map(|rule| rule.topology_key.as_str()).collect::<Vec<_>>()
         };
         let (required, preferred) = (keys(SpreadMode::Required), keys(SpreadMode::Preferred));
-        let legs = placed.iter().filter_map(|leg| {
-            let node = find(&leg.spec.node)?;
-            Some((values(node, &required), values(node, &preferred), leg.name_any()))
+        let legs = placed.iter().map(|leg| {
+            let of = |keys: &[&str]| find(&leg.spec.node).map_or_else(|| vec![None; keys.len()], |n| values(n, keys));
+            (of(&required), of(&preferred), leg.name_any())
         });
-        let legs = legs.collect();
-        Self { required, preferred, legs }
+        let legs: Vec<(Values<'a>, Values<'a>, String)> = legs.collect();
+        let unknown = legs.iter().find(|(values, ..)| values.contains(&None)).map(|(.., leg)| leg.clone());
+        Self { required, preferred, legs, unknown }
     }
 
     /// Why a leg on `node` would break a required rule beside the legs that are there.
@@ -46,6 +49,9 @@ impl<'a> Rules<'a> {
         let ours = values(node, &self.required);
         if let Some(at) = ours.iter().position(Option::is_none) {
             return Some(format!("no label {}", self.required[at]));
+        }
+        if let Some(leg) = &self.unknown {
+            return Some(format!("the node of {leg} lacks a required label, or is gone"));
         }
         self.legs
             .iter()

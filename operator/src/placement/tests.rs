@@ -125,6 +125,12 @@ fn required_spreading_is_kept_beside_legs_that_are_there_and_explained() {
     assert_eq!(on(&run_by(&rules, nodes(), &placed, &placed, &[1], 520)), ["n1"]);
     let said = run_by(&rules, nodes(), &placed, &placed, &[1, 2], 520).unwrap_err().to_string();
     assert!(said.contains("n4: Spread (zone=b has w-0)") && said.contains("n3: OneLegPerNode"), "{said}");
+    // Nobody knows what is taken by a leg whose node is gone, or has lost its label.
+    for node in ["gone", "n5"] {
+        let placed = [leg("w-0", 0, node, "d", 520)];
+        let said = run_by(&rules, nodes(), &placed, &placed, &[1], 520).unwrap_err().to_string();
+        assert!(said.contains("n1: Spread (the node of w-0 lacks a required label, or is gone)"), "{said}");
+    }
 }
 
 #[test]
