@@ -42,7 +42,8 @@ compare() { # <log>
 		exit($wrong || !$writes ? 1 : 0)' "$1" "$md"
 }
 
-# cut_after <ms> <legs>: one takeover under load and one cut, that long after its begin; sets $level to what came back.
+# cut_after <ms> <legs>: one takeover under load and one cut, asked for that long after the takeover, or before it if <ms> is negative;
+# sets $level to what came back.
 cut_after() {
 	local ms=$1 count=$2 legs=() n writer taker size=$((24 * 2048))
 	null_disk disk $((24 * count)) 0 memory_backed=1
@@ -58,9 +59,12 @@ cut_after() {
 	sleep 0.3
 
 	echo "0 $((size * count)) error" | dmsetup load base
-	(echo raid10 >"$md_dir/level") 2>/dev/null &
+	(
+		if ((ms < 0)); then sleep "$(printf '%d.%03d' $((-ms / 1000)) $((-ms % 1000)))"; fi
+		echo raid10 >"$md_dir/level"
+	) 2>/dev/null &
 	taker=$!
-	sleep "$(printf '0.%03d' "$ms")"
+	if ((ms > 0)); then sleep "$(printf '0.%03d' "$ms")"; fi
 	# The writer goes while nothing is answered, so that it is not told of a write that ends in an error of one leg only.
 	dmsetup suspend base --nolockfs --noflush
 	kill -9 "$writer"
@@ -85,14 +89,17 @@ cut_after() {
 
 declare -A times=([raid1]=0 [raid10]=0)
 cuts=0
+cut() {
+	cut_after "$@"
+	times[$level]=$((times[$level] + 1))
+	cuts=$((cuts + 1))
+}
 # In ms. The takeover itself takes less than 100.
 if in_brief; then delays="0 20 50 400"; else delays="0 5 10 20 30 40 60 90 150 400"; fi
 for count in 2 3; do
-	for ms in $delays; do
-		cut_after $ms $count
-		times[$level]=$((times[$level] + 1))
-		cuts=$((cuts + 1))
-	done
+	for ms in $delays; do cut $ms $count; done
+	# Where a program takes longer to start than the takeover lasts, the cut has to be asked for first.
+	for ((ms = -50; times[raid1] == 0 && ms >= -2000; ms -= 50)); do cut $ms $count; done
 done
 say "$cuts power cuts: ${times[raid1]} times a raid1, ${times[raid10]} times a raid10 came back, with all that was acknowledged"
 check "cuts before the takeover was on the disks, and after it" "${times[raid1]} > 0 && ${times[raid10]} > 0"
