@@ -23,7 +23,7 @@ for level in raid1 raid10; do
 		say "$level, legs '$legs': $iops IOPS, p50 $p50 us, near leg has ${seen[1]} of 10000 reads"
 		check "reads" "$iops > 0"
 		if has latency_balance; then
-			check "share of the near leg" "${seen[1]} >= 9000"
+			check "share of the near leg" "${seen[1]} >= 7500"
 		else
 			if [[ $legs == near* ]]; then check "share" "${seen[1]} > 9500"; else check "share" "${seen[1]} < 500"; fi
 		fi
