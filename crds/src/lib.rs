@@ -10,6 +10,7 @@
 #![allow(clippy::duplicated_attributes)]
 
 pub mod conditions;
+pub mod geometry;
 pub mod naming;
 pub mod quantity;
 
@@ -23,6 +24,7 @@ mod volume;
 
 pub use attachment::*;
 pub use drain::*;
+pub use geometry::Geometry;
 pub use node::*;
 pub use policy::*;
 pub use replica::*;

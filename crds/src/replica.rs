@@ -49,6 +49,11 @@ pub struct MeshReplicaSpec {
     #[schemars(range(min = 0, max = 31))]
     #[x_kube(validation = Rule::new("self == oldSelf").message("spec.slot: never changes; the operator makes another leg instead"))]
     pub slot: i32,
+    /// The mirror set that the slot is of, from 0: the legs that hold the same blocks. It never changes.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 7))]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("spec.mirrorSet: never changes; the operator makes another leg instead"))]
+    pub mirror_set: i32,
     /// Node that holds the leg. It never changes.
     #[schemars(length(min = 1, max = 253))]
     #[x_kube(validation = Rule::new("self == oldSelf").message("spec.node: never changes; the operator makes another leg instead"))]

@@ -5,8 +5,10 @@
 
 mod table;
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{JSONSchemaProps, JSONSchemaPropsOrArray};
 use kube::api::{DeleteParams, GetParams, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::{Request, Status};
@@ -145,11 +147,64 @@ async fn every_bad_write_is_refused_with_field_and_remedy() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-#[tokio::test]
-async fn every_sample_is_accepted() {
-    let admin = Api::admin().await;
-    for sample in table::samples() {
-        admin.create(&sample).await.expect("a good sample");
+/// Runs kubectl; gives its exit status and what it said.
+fn kubectl(args: &[&str]) -> (bool, String) {
+    let env = |name: &str| std::env::var(name).unwrap_or_else(|_| panic!("{name}: run this through `make test-api`"));
+    let mut command = Command::new(env("MESHSTOR_TEST_KUBECTL"));
+    let out =
+        command.args(["--kubeconfig", &env("MESHSTOR_TEST_KUBECONFIG")]).args(args).output().expect("run kubectl");
+    let said = [out.stdout, out.stderr].concat();
+    (out.status.success(), String::from_utf8_lossy(&said).into_owned())
+}
+
+/// What a person or Argo CD does with the samples: a dry run changes nothing, and once they are applied there is nothing to
+/// apply and no difference, by client-side and by server-side apply.
+#[test]
+fn every_sample_is_accepted_and_then_dry_run_and_diff_are_clean() {
+    let samples = concat!(env!("CARGO_MANIFEST_DIR"), "/../config/samples");
+    let count = table::samples().len();
+    let lines = |said: &str, end: &str| said.lines().filter(|l| l.ends_with(end)).count();
+    let dry = ["apply", "--dry-run=server", "-k", samples];
+    let (ok, said) = kubectl(&dry);
+    assert!(ok && lines(&said, "created (server dry run)") == count, "{said}");
+    let (there, said) = kubectl(&["get", "-k", samples]);
+    assert!(!there && said.contains("NotFound"), "a dry run made something: {said}");
+
+    for (way, clean) in
+        [(&[][..], "unchanged (server dry run)"), (&["--server-side"], "serverside-applied (server dry run)")]
+    {
+        let (ok, said) = kubectl(&[&["apply", "-k", samples], way].concat());
+        assert!(ok, "{way:?}: {said}");
+        let (same, said) = kubectl(&[&["diff", "-k", samples], way].concat());
+        assert!(same && said.is_empty(), "{way:?}: kubectl diff: {said}");
+        let (ok, said) = kubectl(&[&dry[..], way].concat());
+        assert!(ok && lines(&said, clean) == count, "{way:?}: {said}");
+    }
+}
+
+/// `kubectl explain` of every kind and of each of its objects describes each field.
+#[test]
+fn kubectl_explains_every_field() {
+    let mut paths = 0;
+    for crd in meshstor_crds::all() {
+        let root = crd.spec.versions[0].schema.clone().and_then(|s| s.open_api_v3_schema).expect("a schema");
+        explain(&crd.spec.names.singular.clone().expect("a name"), &root, &mut paths);
+    }
+    assert!(paths > 30, "{paths} objects");
+}
+
+fn explain(path: &str, schema: &JSONSchemaProps, paths: &mut usize) {
+    let schema = match &schema.items {
+        Some(JSONSchemaPropsOrArray::Schema(item)) => item,
+        _ => schema,
+    };
+    let Some(fields) = &schema.properties else { return };
+    let (ok, said) = kubectl(&["explain", path]);
+    assert!(ok && !said.contains("<no description>") && !said.contains("<empty>"), "kubectl explain {path}: {said}");
+    *paths += 1;
+    for (name, field) in fields {
+        assert!(said.contains(&format!("\n  {name}\t")), "kubectl explain {path} has no {name}: {said}");
+        explain(&format!("{path}.{name}"), field, paths);
     }
 }
 

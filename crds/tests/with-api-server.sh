@@ -65,6 +65,7 @@ cat >"$MESHSTOR_TEST_KUBECONFIG" <<-EOF
 	- {name: test, context: {cluster: test, user: admin}}
 	current-context: test
 EOF
+export MESHSTOR_TEST_KUBECTL=$KUBE/kubectl
 kubectl() { "$KUBE/kubectl" --kubeconfig "$MESHSTOR_TEST_KUBECONFIG" "$@"; }
 
 for ((tenths = 0; ; tenths++)); do

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 use kube::runtime::events::{Event, EventType, Recorder};
 use kube::runtime::reflector::{ObjectRef, Store};
-use meshstor_crds::{MeshAttachment, MeshNode, MeshReplica, MeshVolume};
+use meshstor_crds::{Geometry, MeshAttachment, MeshNode, MeshReplica, MeshVolume};
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -40,7 +40,7 @@ impl Context {
         let cached = self.volumes.get(&ObjectRef::new(volume));
         let placed = cached.is_some_and(|v| {
             let legs = v.status.as_ref().map_or(0, |s| s.legs.len());
-            v.metadata.deletion_timestamp.is_some() || i32::try_from(legs) == Ok(v.spec.replica_count)
+            v.metadata.deletion_timestamp.is_some() || legs == Geometry::of_spec(&v.spec).legs().count()
         });
         if placed { None } else { Some(self.placing.clone().lock_owned().await) }
     }

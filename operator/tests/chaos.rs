@@ -95,14 +95,15 @@ fn heal(sim: &mut Sim) {
     sim.tick(1);
 }
 
-type Episode = (i32, Vec<Step>, usize);
+/// Copies and drives of each, steps, and where the volume is wanted in the end.
+type Episode = ((i32, i32), Vec<Step>, usize);
 
 fn episode() -> impl Strategy<Value = Episode> {
-    (1i32..4, prop::collection::vec(step(), 1..60), 0..NODES.len())
+    ((1i32..4, 1i32..4), prop::collection::vec(step(), 1..60), 0..NODES.len())
 }
 
-fn play((replicas, steps, last): &Episode, bug: Option<Bug>) {
-    let mut sim = Sim::new(&NODES, *replicas);
+fn play(((replicas, width), steps, last): &Episode, bug: Option<Bug>) {
+    let mut sim = Sim::new(&NODES, *replicas, *width);
     sim.bug = bug;
     sim.settle();
     for step in steps {

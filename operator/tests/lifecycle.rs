@@ -184,7 +184,7 @@ const STORIES: [(&str, Story); 12] = [
 fn every_story_converges_and_stays_still() {
     for (name, story) in STORIES {
         println!("{name}");
-        let mut sim = Sim::new(&["n1", "n2", "n3"], 2);
+        let mut sim = Sim::new(&["n1", "n2", "n3"], 2, 1);
         story(&mut sim);
         sim.assert_still();
     }
@@ -194,12 +194,12 @@ fn every_story_converges_and_stays_still() {
 #[test]
 fn a_crash_after_any_write_is_harmless() {
     for (name, story) in STORIES {
-        let mut whole = Sim::new(&["n1", "n2", "n3"], 2);
+        let mut whole = Sim::new(&["n1", "n2", "n3"], 2, 1);
         story(&mut whole);
         assert!(whole.writes > 0, "the fault must be able to fire");
         for k in 1..=whole.writes {
             println!("{name}, crash after write {k} of {}", whole.writes);
-            let mut sim = Sim::new(&["n1", "n2", "n3"], 2);
+            let mut sim = Sim::new(&["n1", "n2", "n3"], 2, 1);
             sim.crash_after = Some(k);
             story(&mut sim);
             sim.assert_still();

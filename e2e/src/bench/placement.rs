@@ -37,7 +37,8 @@ pub fn run() -> Result<Vec<Row>> {
         let mut times = Vec::new();
         for _ in 0..RUNS {
             let request = Request {
-                slots: &[0, 1, 2],
+                slots: &[(0, 0), (1, 0), (2, 0)],
+                width: 1,
                 size: 100 << 30,
                 filesystem: meshstor_crds::Filesystem::Xfs,
                 placed: &[],

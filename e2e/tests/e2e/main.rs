@@ -11,6 +11,7 @@ mod leaders;
 mod life;
 mod neighbours;
 mod placement;
+mod shapes;
 
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -40,9 +41,17 @@ fn main() -> ExitCode {
         eprintln!("e2e: {error:#}");
         return ExitCode::FAILURE;
     }
-    let tests =
-        [life::TESTS, faults::TESTS, crashes::TESTS, neighbours::TESTS, placement::TESTS, leaders::TESTS, host::TESTS]
-            .concat();
+    let tests = [
+        life::TESTS,
+        shapes::TESTS,
+        faults::TESTS,
+        crashes::TESTS,
+        neighbours::TESTS,
+        placement::TESTS,
+        leaders::TESTS,
+        host::TESTS,
+    ]
+    .concat();
     let trials = tests.into_iter().map(|test| trial(test, Arc::clone(&lab))).collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
     drop(lab.lock().unwrap_or_else(PoisonError::into_inner).take());

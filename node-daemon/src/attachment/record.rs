@@ -13,7 +13,7 @@ pub enum RecordError {
         /// The step.
         step: String,
     },
-    /// The in-sync set would become empty or hold a retired leg.
+    /// The in-sync set would have no leg of a mirror set, or hold a retired leg.
     #[error("{step}: the in-sync set would be wrong")]
     BadSet {
         /// The step.
@@ -61,7 +61,9 @@ pub fn next(view: &View<'_>, step: &Step) -> Result<Option<MeshAttachmentStatus>
 fn sign(view: &View<'_>, step: &Step, mut status: MeshAttachmentStatus) -> Result<MeshAttachmentStatus, RecordError> {
     let not_ours = || RecordError::NotOurs { step: step.to_string() };
     let term = status.term.as_mut().filter(|t| t.node == view.me).ok_or_else(not_ours)?;
-    if term.in_sync.is_empty() || term.in_sync.iter().any(|l| term.retired.contains(l)) {
+    let had = view.term().map_or(0, |t| view.copies(&t.in_sync));
+    let uncovered = term.in_sync.is_empty() || (had > 0 && view.copies(&term.in_sync) == 0);
+    if uncovered || term.in_sync.iter().any(|l| term.retired.contains(l)) {
         return Err(RecordError::BadSet { step: step.to_string() });
     }
     if !matches!(step, Step::RecordEnded { .. }) {

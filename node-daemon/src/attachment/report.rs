@@ -1,6 +1,7 @@
 //! What the rest of an attachment's status says.
 
 use meshstor_crds::conditions::{self as c, Want};
+use meshstor_crds::geometry::Unsound;
 use meshstor_crds::{ArrayStatus, EndedReason, Member, MemberState, MeshAttachmentStatus, Resync, Term, TermPhase};
 
 use super::{Leg, Step, View};
@@ -49,7 +50,8 @@ fn array(view: &View<'_>, term: &Term, status: &MeshAttachmentStatus) -> Option<
 fn device(view: &View<'_>, term: &Term, facts: &ArrayFacts, old: Option<&ArrayStatus>) -> Option<String> {
     let works = |n: &String| view.legs.iter().any(|l| l.name() == n && view.works(l));
     let shown = old.is_some_and(|a| a.device.is_some());
-    let ready = term.initialised && facts.running && term.in_sync.iter().all(works);
+    let sound = view.misplaced().is_none();
+    let ready = term.initialised && facts.running && sound && term.in_sync.iter().all(works);
     (shown || ready).then(|| facts.device.display().to_string())
 }
 
@@ -116,6 +118,9 @@ fn resync(sync: &SyncFacts, old: Option<&ArrayStatus>) -> Resync {
 const OLDER: &str = "an array of an older epoch is still here and may hold writes that must not end; \
                      stop what uses it, or reboot the node";
 
+/// MD's RAID10 heeds no write-mostly: only a kernel that measures latency keeps its reads on the near legs.
+const READS_ANYWHERE: &str = "attached; a RAID10 on this kernel reads from remote legs as from local ones";
+
 fn ready(message: &str, reason: &'static str) -> Vec<Want> {
     vec![Want::new(c::READY, true, reason, message)]
 }
@@ -140,7 +145,7 @@ fn wants(view: &View<'_>, term: &Term, status: &MeshAttachmentStatus) -> Vec<Wan
         (_, TermPhase::Revoking) => busy(c::REASON_REVOKING, "older epochs are being revoked at the legs".to_owned()),
         _ if !view.wanted() => detaching(view),
         (_, TermPhase::Started) if view.array.is_some() => stalled(c::REASON_BUSY, OLDER.to_owned()),
-        (_, TermPhase::Started) => busy(c::REASON_ATTACHING, waiting(view, term)),
+        (_, TermPhase::Started) => starting(view, term),
         (_, TermPhase::Running) => running(view, term, status),
     }
 }
@@ -174,7 +179,20 @@ fn waiting(view: &View<'_>, term: &Term) -> String {
     if missing.is_empty() { "claiming the epoch".to_owned() } else { format!("waits for legs {}", missing.join(", ")) }
 }
 
+fn starting(view: &View<'_>, term: &Term) -> Vec<Want> {
+    match view.shape() {
+        Err(Unsound::Uneven { .. }) | Ok(_) => busy(c::REASON_ATTACHING, waiting(view, term)),
+        Err(why) => stalled(
+            c::REASON_CONFLICT,
+            format!("{why}; nothing was started: detach the volume, and restore its legs from a backup of the objects"),
+        ),
+    }
+}
+
 fn running(view: &View<'_>, term: &Term, status: &MeshAttachmentStatus) -> Vec<Want> {
+    if let Some(why) = view.misplaced() {
+        return stalled(c::REASON_CONFLICT, format!("{why}; the array is not used: detach the volume"));
+    }
     let shown = status.array.as_ref().filter(|a| a.device.is_some());
     let Some(array) = shown else { return busy(c::REASON_ATTACHING, "the array is being assembled".to_owned()) };
     if view.array.is_some_and(|a| !a.running) {
@@ -188,9 +206,11 @@ fn running(view: &View<'_>, term: &Term, status: &MeshAttachmentStatus) -> Vec<W
         return busy(c::REASON_LEG_MISSING, format!("leg {} does not answer; writes are held", member.leg));
     }
     let wanted = view.params.map_or(1, |p| p.min_in_sync);
-    if term.in_sync.len() < wanted {
-        let message = format!("{} in-sync copies, {wanted} are to be kept", term.in_sync.len());
+    let copies = view.copies(&term.in_sync);
+    if copies < wanted {
+        let message = format!("{copies} in-sync copies, {wanted} are to be kept");
         return busy(c::REASON_TOO_FEW_COPIES, message);
     }
-    ready("attached", c::REASON_ATTACHED)
+    let anywhere = view.striped() && view.params.is_some_and(|p| p.write_mostly);
+    ready(if anywhere { READS_ANYWHERE } else { "attached" }, c::REASON_ATTACHED)
 }

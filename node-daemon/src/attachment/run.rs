@@ -21,8 +21,11 @@ pub(super) fn step(view: &View<'_>) -> Step {
     if !view.wanted() {
         return end::finish(view, EndedReason::Detached);
     }
-    if view.memory.slow.is_some() {
+    if view.memory.slow.is_some() || view.misplaced().is_some() {
         return report::step(view);
+    }
+    if array.frozen {
+        return Step::Thaw { device: array.device.clone() };
     }
     initialise(view, array)
         .or_else(|| publish(view))
@@ -71,12 +74,16 @@ fn unblock(view: &View<'_>) -> Option<Step> {
     (!view.memory.assembled).then(|| Step::Disconnect { nqn: hung.nqn.clone() })
 }
 
-/// A leg of S that no longer holds, or will not hold, every write: it is recorded away first (rule 5). The last leg is
-/// never recorded away, nor the last that MD counts as in sync: then the writes stay held.
+/// A leg of S that no longer holds, or will not hold, every write: it is recorded away first (rule 5). The last leg of a
+/// mirror set is never recorded away, nor the last of it that MD counts as in sync: then the writes stay held.
 fn loss(view: &View<'_>) -> Option<Step> {
     let set: Vec<&Leg<'_>> = view.start_set().collect();
-    let works_beside = |leg: &Leg<'_>| set.iter().any(|l| l.name() != leg.name() && view.works(l));
-    let good_beside = |leg: &Leg<'_>| set.iter().any(|l| l.name() != leg.name() && view.works(l) && !view.holds(l));
+    let beside = |leg: &Leg<'_>| {
+        let (name, of) = (leg.name().to_owned(), leg.set());
+        set.iter().filter(move |l| l.name() != name && l.set() == of && view.works(l))
+    };
+    let works_beside = |leg: &Leg<'_>| beside(leg).next().is_some();
+    let good_beside = |leg: &Leg<'_>| beside(leg).any(|l| !view.holds(l));
     if let Some(leg) = set.iter().find(|l| failed(view, l) && works_beside(l)) {
         return Some(Step::RecordLoss { leg: leg.name().to_owned(), why: "MD runs without it" });
     }
@@ -168,6 +175,8 @@ fn rebuild(view: &View<'_>, array: &ArrayFacts) -> Option<Step> {
         return Some(Step::RecordInSync { leg: leg.name().to_owned() });
     }
     let full = array.members.len() >= usize::try_from(array.slots).unwrap_or(usize::MAX);
+    // A RAID10 takes a leg into a named slot only while nothing is copied.
+    let full = full || (array.sync.is_some() && view.striped());
     if full || outside().any(|l| view.member(l).is_some()) {
         return None;
     }
@@ -187,7 +196,7 @@ fn back(view: &View<'_>, array: &ArrayFacts, leg: &Leg<'_>) -> Option<Step> {
     if !view.memory.erased.contains(&key) {
         return Some(Step::ZeroSuperblock { leg: name, key, device });
     }
-    let write_mostly = leg.local.is_none() && view.params?.write_mostly;
+    let write_mostly = leg.local.is_none() && view.avoids_remote()?;
     let member = ArrayMember { device, slot: leg.slot(), write_mostly };
     Some(Step::AddMember { leg: name, device: array.device.clone(), member })
 }

@@ -17,6 +17,10 @@ pub(super) fn claim(view: &View<'_>) -> Step {
     if !view.wanted() {
         return end::finish(view, EndedReason::Detached);
     }
+    // An unsound array is not begun; what is wrong is in the objects, and the status says it.
+    if view.shape().is_err() {
+        return report::step(view);
+    }
     if hopeless(view) {
         return end::finish(view, EndedReason::StartFailed);
     }
@@ -42,8 +46,9 @@ pub(super) fn assemble(view: &View<'_>) -> Step {
         return end::finish(view, EndedReason::StartFailed);
     }
     let Some(members) = members(view) else { return reach(view).unwrap_or_else(|| report::step(view)) };
+    let Ok((geometry, size)) = view.shape() else { return report::step(view) };
     let name = view.attachment.metadata.name.clone().unwrap_or_default();
-    let spec = ArraySpec { uuid: params.uuid, name, slots: params.slots, members, size: params.size };
+    let spec = ArraySpec { uuid: params.uuid, name, geometry, members, size };
     let initialised = view.term().is_some_and(|t| t.initialised);
     if initialised { Step::Assemble(spec) } else { Step::Create(spec) }
 }
@@ -81,7 +86,7 @@ fn spec(export: &Export, params: &super::Params) -> ConnectSpec {
 /// The members to start from: exactly S; none while one of them cannot be used, or has no object.
 fn members(view: &View<'_>) -> Option<Vec<ArrayMember>> {
     let term = view.term()?;
-    let write_mostly = view.params?.write_mostly;
+    let write_mostly = view.avoids_remote()?;
     let free = |leg: &super::Leg<'_>| leg.local.is_none_or(|f| f.held_by.is_none());
     let member = |leg: &super::Leg<'_>| {
         let device = view.device(leg).filter(|_| free(leg))?;

@@ -103,6 +103,11 @@ pub enum Step {
         /// The member.
         member: ArrayMember,
     },
+    /// Let the array rebuild again after an addition that was interrupted.
+    Thaw {
+        /// The array.
+        device: PathBuf,
+    },
     /// Record the in-sync set with the leg.
     RecordInSync {
         /// The leg.
@@ -135,6 +140,7 @@ impl Step {
                 | Self::StopArray { .. }
                 | Self::ZeroSuperblock { .. }
                 | Self::AddMember { .. }
+                | Self::Thaw { .. }
         )
     }
 
@@ -170,6 +176,7 @@ impl fmt::Display for Step {
             Self::RemoveMember { device, name } => write!(f, "remove member {name} from {}", device.display()),
             Self::ZeroSuperblock { leg, .. } => write!(f, "erase the superblock of leg {leg}"),
             Self::AddMember { leg, .. } => write!(f, "add leg {leg} for a full rebuild"),
+            Self::Thaw { device } => write!(f, "let {} rebuild again", device.display()),
             Self::RecordInSync { leg } => write!(f, "record that leg {leg} is in sync"),
             Self::RecordEnded { reason } => write!(f, "record the end of the epoch: {reason:?}"),
             Self::Report(_) => write!(f, "write the status"),

@@ -29,6 +29,7 @@ fn replica(slot: i32, node: &str) -> MeshReplica {
         volume: "v".to_owned(),
         volume_uid: "u".to_owned(),
         slot,
+        mirror_set: 0,
         node: node.to_owned(),
         drive: "d".to_owned(),
         size_bytes: 1 << 20,
@@ -86,6 +87,8 @@ impl Bed {
             device: "/dev/md100".into(),
             running: true,
             slots: 2,
+            set_slots: Some(2),
+            frozen: false,
             degraded: 0,
             members: vec![member("p1"), member("nvme0n1")],
             sync: None,
@@ -121,8 +124,6 @@ impl Bed {
         let local = |r: &MeshReplica| (r.spec.node == "n").then_some(&self.local);
         let legs: Vec<_> = self.replicas.iter().map(|replica| Leg { replica, local: local(replica) }).collect();
         let params = Params {
-            size: 1 << 20,
-            slots: 2,
             filesystem: Some("xfs"),
             min_in_sync: 1,
             io_queues: 2,
@@ -368,4 +369,106 @@ fn what_is_reported_stays() {
     assert_eq!(bed.quiet(), Step::Settled);
     let conditions = bed.attachment.status.unwrap().conditions;
     assert!(conditions::is_true(&conditions, conditions::READY));
+}
+
+/// A bed of a striped volume: v-0 and v-2 are local, v-1 and v-3 remote; sets 0 and 1.
+fn striped() -> Bed {
+    let mut bed = Bed::new();
+    let export = |slot: i32| {
+        let mut leg = replica(slot, "m");
+        let mut status = bed.replicas[1].status.clone().unwrap();
+        status.export.as_mut().unwrap().nqn = naming::export_nqn(&format!("uid-{slot}"), 2, 1);
+        leg.spec.mirror_set = slot / 2;
+        leg.status = Some(status);
+        leg
+    };
+    let three = export(3);
+    let mut two = replica(2, "k");
+    two.spec.mirror_set = 1;
+    two.status = export(2).status;
+    bed.replicas.extend([two, three]);
+    let connection = |slot: i32, device: &str| ConnectionFacts {
+        nqn: naming::export_nqn(&format!("uid-{slot}"), 2, 1),
+        controller: device.to_owned(),
+        state: ControllerState::Live,
+        device: Some(format!("/dev/{device}").into()),
+    };
+    bed.connections.extend([connection(2, "nvme2n1"), connection(3, "nvme3n1")]);
+    let array = bed.array.as_mut().unwrap();
+    array.members = ["p1", "nvme0n1", "nvme2n1", "nvme3n1"].map(member).to_vec();
+    (0..).zip(&mut array.members).for_each(|(slot, member)| member.slot = Some(slot));
+    array.slots = 4;
+    bed.term().in_sync = (0..4).map(|slot| naming::leg("v", slot)).collect();
+    bed.attachment.status.as_mut().unwrap().array = None;
+    bed
+}
+
+fn hold_slot(bed: &mut Bed, slot: i32) {
+    let nqn = naming::export_nqn(&format!("uid-{slot}"), 2, 1);
+    bed.connections.iter_mut().filter(|c| c.nqn == nqn).for_each(|c| c.state = ControllerState::Connecting);
+    bed.held.insert(nqn);
+}
+
+/// I1: S keeps a leg of every mirror set; the last of one is held, however many others there are.
+#[test]
+fn the_last_leg_of_a_mirror_set_is_never_recorded_away() {
+    let mut bed = striped();
+    hold_slot(&mut bed, 3);
+    let step = bed.look(plan);
+    assert!(matches!(&step, Step::RecordLoss { leg, .. } if leg == "v-3"), "{step}");
+    bed.term().in_sync.retain(|l| l != "v-3");
+    hold_slot(&mut bed, 2);
+    let step = bed.look(plan);
+    assert!(!matches!(step, Step::RecordLoss { .. }), "{step}");
+    let forced = Step::RecordLoss { leg: "v-2".to_owned(), why: "a bug" };
+    let refused = bed.look(|view| record::next(view, &forced)).unwrap_err();
+    assert!(matches!(refused, RecordError::BadSet { .. }), "{refused}");
+}
+
+/// I1: two copies of the same blocks on one node are never started, and a member in a slot of another set is not used.
+#[test]
+fn an_array_whose_mirror_sets_do_not_span_nodes_is_refused() {
+    let mut bed = striped();
+    bed.replicas[3].spec.node = "k".to_owned();
+    bed.term().phase = TermPhase::Started;
+    bed.array = None;
+    let Step::Report(status) = bed.look(plan) else { panic!("it goes on") };
+    let stalled = status.conditions.iter().find(|c| c.type_ == conditions::STALLED).unwrap();
+    assert!(
+        stalled.message.contains("v-3 and v-2 hold the same blocks (mirror set 1) and are both on k"),
+        "{stalled:?}"
+    );
+
+    let mut bed = striped();
+    bed.array.as_mut().unwrap().members[2].slot = Some(1);
+    let Step::Report(status) = bed.look(plan) else { panic!("it goes on") };
+    assert_eq!(status.array.and_then(|a| a.device), None);
+    let stalled = status.conditions.iter().find(|c| c.type_ == conditions::STALLED).unwrap();
+    assert!(stalled.message.contains("leg v-2 of mirror set 1 is in slot 1 of the array"), "{stalled:?}");
+}
+
+/// A leg that comes back is added to its own slot, one at a time, and none while something is copied.
+#[test]
+fn a_leg_of_a_striped_volume_comes_back_into_its_own_slot() {
+    let mut bed = striped();
+    bed.term().in_sync.truncate(3);
+    bed.array.as_mut().unwrap().members.truncate(3);
+    bed.array.as_mut().unwrap().degraded = 1;
+    bed.memory.erased.insert(naming::export_nqn("uid-3", 2, 1));
+    let shown = |bed: &mut Bed| {
+        let Step::Report(status) = bed.look(plan) else { return };
+        bed.attachment.status = Some(*status);
+    };
+    shown(&mut bed);
+    let step = bed.look(plan);
+    assert!(
+        matches!(&step, Step::AddMember { leg, member, .. } if leg == "v-3" && member.slot == 3 && !member.write_mostly),
+        "{step}"
+    );
+    bed.array.as_mut().unwrap().sync =
+        Some(crate::host::SyncFacts { action: "recover".into(), done: 0, total: 9, speed_kib: 1 });
+    assert!(!matches!(bed.look(plan), Step::AddMember { .. }));
+    bed.array.as_mut().unwrap().sync = None;
+    bed.array.as_mut().unwrap().frozen = true;
+    assert!(matches!(bed.look(plan), Step::Thaw { .. }));
 }

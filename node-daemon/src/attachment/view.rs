@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use meshstor_crds::{MeshAttachment, MeshAttachmentStatus, MeshReplica, Term, TermPhase, Time, naming};
+use meshstor_crds::geometry::{self, HEADROOM, Unsound};
+use meshstor_crds::{Geometry, MeshAttachment, MeshAttachmentStatus, MeshReplica, Term, TermPhase, Time, naming};
 use uuid::Uuid;
 
 use crate::host::{ArrayFacts, ConnectionFacts, Content, ControllerState, LegFacts, MemberFacts};
@@ -12,10 +13,6 @@ use crate::ids::Nqn;
 /// What the volume asks of its array and connections.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Params {
-    /// Usable bytes.
-    pub size: u64,
-    /// Slots of the array: at least 2.
-    pub slots: u32,
     /// Filesystem to make; none for a raw device.
     pub filesystem: Option<&'static str>,
     /// In-sync copies below which the attachment is not `Ready`.
@@ -133,6 +130,11 @@ impl<'a> Leg<'a> {
         u32::try_from(self.replica.spec.slot).unwrap_or(0)
     }
 
+    /// The mirror set that it is of: legs of one set hold the same blocks.
+    pub(super) fn set(&self) -> i32 {
+        self.replica.spec.mirror_set
+    }
+
     /// The leg's export of this epoch, under the very NQN that its grant gives it.
     pub(super) fn export(&self, epoch: i64) -> Option<&'a meshstor_crds::Export> {
         let export = self.replica.status.as_ref()?.export.as_ref()?;
@@ -201,6 +203,56 @@ impl<'a> View<'a> {
     /// The legs of S that exist as objects.
     pub(super) fn start_set(&self) -> impl Iterator<Item = &'a Leg<'a>> {
         self.legs.iter().filter(|l| self.in_set(l.name()))
+    }
+
+    /// Slots and mirror sets of the array, and the bytes of it on each leg.
+    ///
+    /// Legs that hold the same blocks are never taken into one array from one node: one failure would take them all. That
+    /// is checked of S, and where the array is still to be made, of all legs.
+    ///
+    /// # Errors
+    /// [`Unsound`] names the legs.
+    pub(super) fn shape(&self) -> Result<(Geometry, u64), Unsound> {
+        let replicas = || self.legs.iter().map(|l| l.replica);
+        geometry::spans_nodes(self.start_set().map(|l| l.replica))?;
+        let shape = match Geometry::of_legs(replicas()) {
+            Err(_) if self.term().is_some_and(|t| t.initialised) => Geometry::about(replicas()),
+            other => other?,
+        };
+        let sizes = replicas().map(|r| u64::try_from(r.spec.size_bytes).unwrap_or(0));
+        Ok((shape, sizes.min().unwrap_or(0).saturating_sub(HEADROOM)))
+    }
+
+    /// A member that the kernel has in a slot of another mirror set than its leg's: the array is not what its superblocks
+    /// and objects say, and must not be used.
+    pub(super) fn misplaced(&self) -> Option<String> {
+        let array = self.array?;
+        if !self.striped() {
+            return None;
+        }
+        self.legs.iter().find_map(|leg| {
+            let slot = self.member(leg)?.slot?;
+            let found = array.set_slots.map(|n| slot / n);
+            let right = found.is_some_and(|set| i32::try_from(set) == Ok(leg.set()));
+            (!right).then(|| format!("leg {} of mirror set {} is in slot {slot} of the array", leg.name(), leg.set()))
+        })
+    }
+
+    /// Whether remote legs are to get no reads. A RAID10 knows no such members: there it would be a word that nobody keeps.
+    pub(super) fn avoids_remote(&self) -> Option<bool> {
+        Some(self.params?.write_mostly && !self.striped())
+    }
+
+    /// There are several mirror sets: the array is a RAID10.
+    pub(super) fn striped(&self) -> bool {
+        self.legs.iter().any(|l| l.set() > 0)
+    }
+
+    /// The smallest number of legs of `names` in any mirror set.
+    pub(super) fn copies(&self, names: &[String]) -> usize {
+        geometry::copies(self.legs.iter().map(|l| l.replica), |r| {
+            r.metadata.name.as_ref().is_some_and(|n| names.contains(n))
+        })
     }
 
     /// Every connection to the leg, of whatever grant.

@@ -38,6 +38,7 @@ pub fn perform(host: &dyn Host, step: &Step) -> Result<Found, HostError> {
         Step::RemoveMember { device, name } => host.remove_member(device, name)?,
         Step::ZeroSuperblock { device, .. } => host.zero_superblock(device)?,
         Step::AddMember { device, member, .. } => host.add_member(device, member)?,
+        Step::Thaw { device } => host.thaw(device)?,
         Step::Settle
         | Step::Claim
         | Step::Adopt

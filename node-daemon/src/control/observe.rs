@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use meshstor_crds::{Filesystem, MeshAttachment, MeshReplica, MeshVolume, quantity};
+use meshstor_crds::{Filesystem, MeshAttachment, MeshReplica, MeshVolume};
 use uuid::Uuid;
 
 use super::context::Context;
@@ -74,8 +74,6 @@ fn params(ctx: &Context, volume: &MeshVolume, uuid: Uuid) -> Option<Params> {
     let resolved = volume.status.as_ref()?.resolved.as_ref()?;
     let small = |n: i32, least: u16| u16::try_from(n).unwrap_or(least).max(least);
     Some(Params {
-        size: quantity::bytes(&volume.spec.capacity).ok()?,
-        slots: u32::try_from(volume.spec.replica_count).unwrap_or(2).max(2),
         filesystem: match volume.spec.filesystem {
             Filesystem::Xfs => Some("xfs"),
             Filesystem::Ext4 => Some("ext4"),

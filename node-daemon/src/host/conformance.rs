@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use meshstor_crds::naming;
+use meshstor_crds::{Geometry, naming};
 use uuid::Uuid;
 
 use super::{
@@ -27,12 +27,13 @@ type Check = Result<(), String>;
 type Case = (&'static str, fn(&Bench<'_>) -> Check);
 
 /// All checks, in order.
-const CASES: [Case; 6] = [
+const CASES: [Case; 7] = [
     ("a node says who it is", node),
     ("a partition is made once, and its ledger is kept with it", partition),
     ("a leg reads as zeros after zeroing", zeroed),
     ("an export opens the leg to one host, and a revoke closes it for good", export),
     ("an array lives on a local and a remote leg, loses one and gets it back", array),
+    ("a striped array loses a leg of each mirror set and takes each back into its own", striped),
     ("a partition goes only when nobody uses it", deletion),
 ];
 
@@ -56,6 +57,8 @@ struct Bench<'a> {
     host: &'a dyn Host,
     env: &'a Env,
     drive: String,
+    /// Another one that fits, or the same where there is none.
+    other_drive: String,
     host_nqn: String,
     boot: String,
 }
@@ -71,13 +74,19 @@ fn must(holds: bool, what: &str) -> Check {
 impl<'a> Bench<'a> {
     fn new(host: &'a dyn Host, env: &'a Env) -> Result<Self, String> {
         let facts = said(host.node())?;
-        let fits = |d: &&super::DriveFacts| d.unusable.is_none() && d.free.iter().any(|(_, n)| *n >= 3 * env.leg_bytes);
-        let drive = facts.drives.iter().find(fits).ok_or("no drive has room for three legs")?.id.clone();
-        Ok(Self { host, env, drive, host_nqn: facts.host_nqn, boot: facts.boot_id })
+        let fits = |d: &&super::DriveFacts| d.unusable.is_none() && d.free.iter().any(|(_, n)| *n >= 4 * env.leg_bytes);
+        let drives = || facts.drives.iter().filter(fits).map(|d| d.id.clone());
+        let drive = drives().next().ok_or("no drive has room for four legs")?;
+        let other_drive = drives().nth(1).unwrap_or_else(|| drive.clone());
+        Ok(Self { host, env, drive, other_drive, host_nqn: facts.host_nqn, boot: facts.boot_id })
     }
 
     fn new_leg(&self) -> Result<LegRef, String> {
-        let leg = LegRef { drive: self.drive.clone(), uuid: Uuid::new_v4() };
+        self.new_leg_on(&self.drive)
+    }
+
+    fn new_leg_on(&self, drive: &str) -> Result<LegRef, String> {
+        let leg = LegRef { drive: drive.to_owned(), uuid: Uuid::new_v4() };
         said(self.host.create_partition(&leg, self.env.leg_bytes, "conformance"))?;
         said(self.host.zero(&leg, &|_| {}))?;
         Ok(leg)
@@ -222,7 +231,7 @@ fn array_spec(bench: &Bench<'_>, near: PathBuf, far: PathBuf) -> ArraySpec {
     ArraySpec {
         uuid: Uuid::new_v4(),
         name: "conformance".to_owned(),
-        slots: 2,
+        geometry: Geometry::new(2, 1),
         members: vec![member(near, 0, false), member(far, 1, true)],
         size: bench.env.leg_bytes - (8 << 20),
     }
@@ -271,6 +280,77 @@ fn lose_and_regain(bench: &Bench<'_>, spec: &ArraySpec, remote: &LegRef, first: 
     said(bench.host.stop_array(&array.device))?;
     said(bench.host.disconnect(&second.nqn))?;
     said(bench.host.revoke(&second.nqn))
+}
+
+/// Slots 1 and 3 are remote, so that they can be lost; the leg of 3 is back first, and slot 1 is empty then.
+fn striped(bench: &Bench<'_>) -> Check {
+    // MD warns of members that share a drive.
+    let drives = [&bench.drive, &bench.other_drive];
+    let legs = (0..4).map(|slot| bench.new_leg_on(drives[slot / 2])).collect::<Result<Vec<_>, _>>()?;
+    let mut members = Vec::new();
+    let mut exports = Vec::new();
+    for (slot, leg) in (0..).zip(&legs) {
+        let device = if slot % 2 == 0 {
+            bench.device(leg)?
+        } else {
+            exports.push(said(bench.host.export(leg, &bench.spec(1)))?);
+            bench.connect(&exports[exports.len() - 1])?
+        };
+        members.push(ArrayMember { device, slot, write_mostly: false });
+    }
+    let (uuid, size) = (Uuid::new_v4(), bench.env.leg_bytes - (8 << 20));
+    let spec = ArraySpec { uuid, name: "striped".to_owned(), geometry: Geometry::new(2, 2), members, size };
+    said(bench.host.create_array(&spec))?;
+    let made = bench.array(uuid)?.ok_or("the array is not seen")?;
+    must(made.degraded == 0 && made.slots == 4 && made.set_slots == Some(2), "it is not of two mirror sets")?;
+    exports.iter().try_for_each(|e| said(bench.host.disconnect(&e.nqn)))?;
+    let lost = || bench.array(uuid).ok()?.filter(|a| a.degraded == 2);
+    for member in bench.wait("MD to fail both", lost)?.members.iter().filter(|m| m.faulty || !m.in_sync) {
+        said(bench.host.remove_member(&made.device, &member.name))?;
+    }
+    let gone = || bench.array(uuid).ok()?.filter(|a| a.members.len() == 2);
+    bench.wait("both failed members to be gone", gone)?;
+    let mut nqns: Vec<String> = exports.into_iter().map(|e| e.nqn).collect();
+    nqns.iter().try_for_each(|nqn| said(bench.host.revoke(nqn)))?;
+    nqns.clear();
+    for slot in [3u32, 1] {
+        let leg = &legs[usize::try_from(slot).map_err(|e| e.to_string())?];
+        let export = said(bench.host.export(leg, &bench.spec(2)))?;
+        let device = bench.connect(&export)?;
+        nqns.push(export.nqn);
+        said(bench.host.zero_superblock(&device))?;
+        let member = ArrayMember { device, slot, write_mostly: false };
+        said(bench.host.add_member(&made.device, &member))?;
+        said(bench.host.add_member(&made.device, &member))?;
+        let there = || {
+            let array = bench.array(uuid).ok()??;
+            array.members.iter().any(|m| m.slot == Some(slot) && m.in_sync).then_some(array)
+        };
+        let array = bench.wait(&format!("the rebuild of slot {slot}"), there)?;
+        must(!array.frozen && array.degraded == u32::from(slot == 3), "the other slot was taken too, or it is frozen")?;
+    }
+    said(bench.host.thaw(&made.device))?;
+    said(bench.host.stop_array(&made.device))?;
+    said(bench.host.assemble(&spec_with(&spec, bench)?))?;
+    let again = bench.array(uuid)?.ok_or("the array is not seen again")?;
+    must(again.degraded == 0 && again.set_slots == Some(2), "it is not whole after assembly")?;
+    said(bench.host.stop_array(&again.device))?;
+    nqns.iter().try_for_each(|nqn| said(bench.host.disconnect(nqn)).and_then(|()| said(bench.host.revoke(nqn))))?;
+    legs.iter().try_for_each(|leg| bench.drop_leg(leg))
+}
+
+/// The same array from the devices that its members have now: a leg that came back has another name.
+fn spec_with(spec: &ArraySpec, bench: &Bench<'_>) -> Result<ArraySpec, String> {
+    let local = spec.members.iter().filter(|m| m.slot % 2 == 0).map(|m| m.device.clone());
+    let remote = said(bench.host.connections())?.into_iter().filter_map(|c| c.device);
+    let mut members = Vec::new();
+    for device in local.chain(remote) {
+        if said(bench.host.examine(&device))?.is_some_and(|found| found.uuid == spec.uuid) {
+            members.push(ArrayMember { device, slot: 0, write_mostly: false });
+        }
+    }
+    must(members.len() == spec.members.len(), "a leg's superblock is not the array's")?;
+    Ok(ArraySpec { members, ..spec.clone() })
 }
 
 fn deletion(bench: &Bench<'_>) -> Check {

@@ -155,6 +155,9 @@ impl<H: Host> Host for CrashHost<H> {
     fn add_member(&self, array: &Path, member: &ArrayMember) -> Result<()> {
         self.act(|h| h.add_member(array, member))
     }
+    fn thaw(&self, array: &Path) -> Result<()> {
+        self.act(|h| h.thaw(array))
+    }
     fn wipe(&self, device: &Path) -> Result<()> {
         self.act(|h| h.wipe(device))
     }

@@ -200,6 +200,9 @@ impl Host for FakeHost {
     fn add_member(&self, array: &Path, member: &ArrayMember) -> Result<()> {
         self.fabric.world().add_member(&self.node, array, member)
     }
+    fn thaw(&self, _: &Path) -> Result<()> {
+        Ok(())
+    }
     fn wipe(&self, device: &Path) -> Result<()> {
         self.fabric.world().put(&self.node, device, Content::Blank)
     }

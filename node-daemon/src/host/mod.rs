@@ -13,6 +13,7 @@ pub mod crash;
 pub mod fake;
 pub mod real;
 
+use meshstor_crds::Geometry;
 use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
@@ -217,6 +218,10 @@ pub struct ArrayFacts {
     pub running: bool,
     /// Slots (`raid_disks`).
     pub slots: u32,
+    /// Slots of each mirror set: all of them in a RAID1, the near copies of a RAID10; none for another layout.
+    pub set_slots: Option<u32>,
+    /// Nothing is rebuilt (`sync_action` is `frozen`): an addition was interrupted.
+    pub frozen: bool,
     /// `degraded`.
     pub degraded: u32,
     /// Members, failed ones too.
@@ -273,11 +278,11 @@ pub struct ArraySpec {
     pub uuid: Uuid,
     /// Volume name, for mdadm's `--name`.
     pub name: String,
-    /// Slots; for one replica 2, with one missing.
-    pub slots: u32,
+    /// Slots and mirror sets. Assembly goes by the superblocks.
+    pub geometry: Geometry,
     /// Exactly the members to start from; `slot` matters on create.
     pub members: Vec<ArrayMember>,
-    /// Usable bytes of the volume: the array's component size.
+    /// Bytes of array data on each member: the array's component size.
     pub size: u64,
 }
 
@@ -286,7 +291,7 @@ pub struct ArraySpec {
 pub struct ArrayMember {
     /// Device node.
     pub device: PathBuf,
-    /// Slot on create.
+    /// Slot on create, and in a RAID10 on addition.
     pub slot: u32,
     /// Reads avoid it.
     pub write_mostly: bool,
@@ -362,8 +367,11 @@ pub trait Host: Send + Sync {
     fn remove_member(&self, array: &Path, name: &str) -> Result<()>;
     /// Erases the MD superblock of a leg that was away.
     fn zero_superblock(&self, device: &Path) -> Result<()>;
-    /// Adds a device whose superblock was erased: a full rebuild.
+    /// Adds a device whose superblock was erased: a full rebuild. A RAID10 takes it into the named slot and no other, for
+    /// the kernel's choice may be of another mirror set.
     fn add_member(&self, array: &Path, member: &ArrayMember) -> Result<()>;
+    /// Lets the array rebuild again where an addition was interrupted.
+    fn thaw(&self, array: &Path) -> Result<()>;
     /// Makes the whole device read as zeros (only ever before the volume is initialised).
     fn wipe(&self, device: &Path) -> Result<()>;
     /// Makes a filesystem.

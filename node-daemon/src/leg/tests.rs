@@ -43,6 +43,7 @@ impl Bed {
             volume: "v".to_owned(),
             volume_uid: "u".to_owned(),
             slot: 0,
+            mirror_set: 0,
             node: "n".to_owned(),
             drive: "d".to_owned(),
             size_bytes: 1 << 20,

@@ -33,12 +33,17 @@ fn drop_by(filter: &'static str, why: impl Display) -> Dropped {
 
 /// The filters that look at a node as a whole.
 pub(super) fn node(node: &MeshNode, request: &Request<'_>, rules: &Rules<'_>, now: Timestamp) -> Result<(), Dropped> {
+    node_alone(node, request, now)?;
+    one_leg_per_node(node, request.placed)?;
+    rules.broken_by(node).map_or(Ok(()), |why| Err(spread(&why)))
+}
+
+/// Those of them that do not ask what else is on the node.
+pub(super) fn node_alone(node: &MeshNode, request: &Request<'_>, now: Timestamp) -> Result<(), Dropped> {
     node_ready(node, now)?;
     node_schedulable(node)?;
     node_selected(node, request.rules)?;
-    node_capable(node, request.filesystem)?;
-    one_leg_per_node(node, request.placed)?;
-    rules.broken_by(node).map_or(Ok(()), |why| Err(spread(&why)))
+    node_capable(node, request)
 }
 
 /// A required rule of spreading that a node would break.
@@ -69,11 +74,12 @@ fn node_schedulable(node: &MeshNode) -> Result<(), Dropped> {
     }
 }
 
-fn node_capable(node: &MeshNode, filesystem: Filesystem) -> Result<(), Dropped> {
+fn node_capable(node: &MeshNode, request: &Request<'_>) -> Result<(), Dropped> {
     let lacks = |name: &str, why: &str| Err(drop_by("NodeCapable", format!("{name}: {why}")));
     let kernel = node.status.as_ref().and_then(|s| s.kernel.as_ref());
     let capability = |name: &str| kernel.and_then(|k| k.capabilities.iter().find(|c| c.name == name));
-    for name in NEEDED {
+    let striped = (request.width > 1).then_some("raid10");
+    for name in NEEDED.into_iter().chain(striped) {
         match capability(name) {
             None => return lacks(name, "not reported"),
             Some(c) if !c.supported => return lacks(name, &c.message),
@@ -81,7 +87,7 @@ fn node_capable(node: &MeshNode, filesystem: Filesystem) -> Result<(), Dropped> 
         }
     }
     // What a daemon does not report of these is not held against its node.
-    let others = ["nft"].into_iter().chain(mkfs(filesystem)).filter_map(capability);
+    let others = ["nft"].into_iter().chain(mkfs(request.filesystem)).filter_map(capability);
     match others.into_iter().find(|c| !c.supported) {
         Some(c) => lacks(&c.name, &c.message),
         None => Ok(()),
@@ -132,9 +138,59 @@ pub(super) fn drives<'a>(
     if fits.is_empty() { Err(free_extent(&room, request.size)) } else { Ok(fits) }
 }
 
+/// Every drive of `node` that passes, best first, and what each of the others is short of.
+pub(super) fn each_drive<'a>(
+    node: &'a MeshNode,
+    request: &Request<'_>,
+    promises: &Promises<'_>,
+    pinned: Option<i32>,
+) -> (Vec<Candidate<'a>>, Vec<String>) {
+    let promised = promises.on(super::name(node));
+    let models = &request.rules.drive_models;
+    let short = |c: &Candidate<'_>| {
+        let drive = c.drive;
+        let holds = |leg: &&MeshReplica| leg.spec.node == super::name(node) && leg.spec.drive == drive.id;
+        let named = models.is_empty() || drive.model.as_ref().is_some_and(|m| models.contains(m));
+        let other_sector = pinned.filter(|s| *s != drive.logical_sector_size);
+        Some(match (&drive.unusable, request.placed.iter().find(holds), other_sector) {
+            (Some(why), ..) => why.clone(),
+            (_, Some(leg), _) => format!("holds {}", leg.name_any()),
+            _ if !named => drive_model(&[drive]).why,
+            (.., Some(sector)) => format!("{} bytes a sector, the other legs {sector}", drive.logical_sector_size),
+            _ if c.free < request.size => free_extent(&[*c], request.size).why,
+            _ => return None,
+        })
+    };
+    let (mut fits, mut others) = (Vec::new(), Vec::new());
+    for drive in node.status.as_ref().map_or(&[][..], |s| &s.drives) {
+        let candidate = candidate(node, drive, promised);
+        match short(&candidate) {
+            Some(why) => others.push(format!("{}: {why}", drive.id)),
+            None => fits.push(candidate),
+        }
+    }
+    fits.sort_by_key(|c| (c.sector(), c.order()));
+    (fits, others)
+}
+
+/// What drives of a node are short of, beside those that fit.
+pub(super) fn drives_short(fits: &[Candidate<'_>], short: &[String]) -> Option<Dropped> {
+    let some = if short.is_empty() && fits.is_empty() { vec!["no drives".to_owned()] } else { short.to_vec() };
+    (!some.is_empty()).then(|| drop_by("Drives", format!("{}; {}", drives_fit(fits).why, some.join("; "))))
+}
+
+/// How many drives of a node fit.
+pub(super) fn drives_fit(fits: &[Candidate<'_>]) -> Dropped {
+    let sectors: BTreeSet<i32> = fits.iter().map(Candidate::sector).collect();
+    let of = |sector: &i32| fits.iter().filter(|c| c.sector() == *sector).count();
+    let each: Vec<String> = sectors.iter().map(|s| format!("{} with {s} bytes a sector", of(s))).collect();
+    let mixed = if each.len() > 1 { format!(", {}", each.join(" and ")) } else { String::new() };
+    drop_by("Drives", format!("{} {}{mixed}", fits.len(), if fits.len() == 1 { "fits" } else { "fit" }))
+}
+
 fn candidate<'a>(node: &'a MeshNode, drive: &'a Drive, promised: OnNode<'_>) -> Candidate<'a> {
     let (free, fill) = promised.room_and_fill(drive);
-    Candidate { free, fill, node, drive }
+    Candidate { free, fill, spare: 0, node, drive }
 }
 
 fn drive_usable(all: &[Drive]) -> Dropped {

@@ -4,6 +4,7 @@
 mod filters;
 mod space;
 mod spread;
+mod stripe;
 #[cfg(test)]
 mod tests;
 
@@ -23,8 +24,10 @@ use std::sync::Arc;
 /// What is to be placed.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
-    /// Slots without a leg.
-    pub slots: &'a [i32],
+    /// Slots without a leg, each with its mirror set.
+    pub slots: &'a [(i32, i32)],
+    /// Mirror sets of the array.
+    pub width: u32,
     /// Partition size in bytes.
     pub size: u64,
     /// Filesystem that a consumer will make.
@@ -51,6 +54,8 @@ pub struct Cluster<'a> {
 pub struct Spot {
     /// Slot in the array.
     pub slot: i32,
+    /// Its mirror set.
+    pub mirror_set: i32,
     /// Node's name.
     pub node: String,
     /// Identity of the drive.
@@ -60,15 +65,13 @@ pub struct Spot {
 /// Why a leg could not be placed, node by node.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct Refusal {
-    fitting: usize,
-    wanted: usize,
+    head: String,
     dropped: Vec<(String, Dropped)>,
 }
 
 impl Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let total = self.fitting + self.dropped.len();
-        write!(f, "{}/{total} nodes are available, {} needed", self.fitting, self.wanted)?;
+        write!(f, "{}", self.head)?;
         for (i, (node, dropped)) in self.dropped.iter().enumerate() {
             write!(f, "{}{node}: {dropped}", if i == 0 { ": " } else { "; " })?;
         }
@@ -82,14 +85,17 @@ struct Candidate<'a> {
     free: u64,
     /// Percent of the drive that is used or promised.
     fill: u8,
+    /// For how many mirror sets its node still has drives, where that is to be evened out; 0 where it is not.
+    spare: usize,
     node: &'a MeshNode,
     drive: &'a Drive,
 }
 
 impl<'a> Candidate<'a> {
-    /// Best first: the least full, then that with most room, then by name of node and of drive.
-    fn order(&self) -> (u8, Reverse<u64>, &'a str, &'a str) {
-        (self.fill, Reverse(self.free), self.node(), &self.drive.id)
+    /// Best first: that of the node with most drives left, the least full, that with most room, then by name of node and
+    /// of drive.
+    fn order(&self) -> (Reverse<usize>, u8, Reverse<u64>, &'a str, &'a str) {
+        (Reverse(self.spare), self.fill, Reverse(self.free), self.node(), &self.drive.id)
     }
 
     fn node(&self) -> &'a str {
@@ -110,6 +116,9 @@ fn name(node: &MeshNode) -> &str {
 /// # Errors
 /// A [`Refusal`] that names for each node the filter that dropped it.
 pub fn place(request: &Request<'_>, cluster: &Cluster<'_>) -> Result<Vec<Spot>, Refusal> {
+    if request.width > 1 {
+        return stripe::place(request, cluster);
+    }
     let promises = Promises::of(cluster.replicas);
     let pinned = filters::pinned_sector(request.placed, cluster.nodes);
     let rules = Rules::of(request.rules, request.placed, |name| node::find(cluster.nodes, name));
@@ -125,7 +134,12 @@ pub fn place(request: &Request<'_>, cluster: &Cluster<'_>) -> Result<Vec<Spot>, 
         .slots
         .iter()
         .zip(best.chosen)
-        .map(|(slot, c)| Spot { slot: *slot, node: c.node().to_owned(), drive: c.drive.id.clone() })
+        .map(|((slot, set), c)| Spot {
+            slot: *slot,
+            mirror_set: *set,
+            node: c.node().to_owned(),
+            drive: c.drive.id.clone(),
+        })
         .collect())
 }
 
@@ -169,5 +183,7 @@ fn refusal(
         (n.to_owned(), clash.unwrap_or_else(|| filters::other_sector(sector)))
     }));
     dropped.sort_by(|a, b| a.0.cmp(&b.0));
-    Refusal { fitting: chosen.len(), wanted: request.slots.len(), dropped }
+    let total = chosen.len() + dropped.len();
+    let head = format!("{}/{total} nodes are available, {} needed", chosen.len(), request.slots.len());
+    Refusal { head, dropped }
 }

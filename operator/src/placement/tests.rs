@@ -3,7 +3,7 @@
 use super::*;
 use jiff::Timestamp;
 use meshstor_crds::{
-    Capability, Drive, Extent, Kernel, MIB, MeshNodeSpec, MeshNodeStatus, MeshReplicaSpec, Placement, Spread,
+    Capability, Drive, Extent, Geometry, Kernel, MIB, MeshNodeSpec, MeshNodeStatus, MeshReplicaSpec, Placement, Spread,
     SpreadMode, Time, Transport, conditions,
 };
 use proptest::prelude::*;
@@ -41,7 +41,7 @@ fn node(name: &str, drives: Vec<Drive>) -> MeshNode {
     let mut node = MeshNode::new(name, MeshNodeSpec::default());
     let ready = [conditions::Want::new(conditions::READY, true, conditions::REASON_OK, "")];
     let capability = |name: &&str| Capability { name: (*name).to_owned(), supported: true, message: String::new() };
-    let names = ["raid1", "nvmet-tcp", "nvme-tcp", "mdadm", "mkfs.xfs"];
+    let names = ["raid1", "raid10", "nvmet-tcp", "nvme-tcp", "mdadm", "mkfs.xfs"];
     node.status = Some(MeshNodeStatus {
         conditions: conditions::apply(&[], &ready, None, &Time(now())),
         kernel: Some(Kernel { release: "7.3.4".into(), capabilities: names.iter().map(capability).collect() }),
@@ -57,6 +57,7 @@ fn leg(name: &str, slot: i32, node: &str, drive: &str, size: u64) -> MeshReplica
         volume: "w".into(),
         volume_uid: "u".into(),
         slot,
+        mirror_set: 0,
         node: node.into(),
         drive: drive.into(),
         size_bytes: mib(size),
@@ -83,7 +84,8 @@ fn run_by(
     want: u64,
 ) -> Result<Vec<Spot>, Refusal> {
     let nodes: Vec<Arc<MeshNode>> = nodes.into_iter().map(Arc::new).collect();
-    let request = Request { slots, size: want * MIB, filesystem: Filesystem::Xfs, placed, rules };
+    let slots: Vec<(i32, i32)> = slots.iter().map(|slot| (*slot, 0)).collect();
+    let request = Request { slots: &slots, width: 1, size: want * MIB, filesystem: Filesystem::Xfs, placed, rules };
     place(&request, &Cluster { nodes: &nodes, replicas, now: now() })
 }
 
@@ -223,8 +225,8 @@ fn a_refusal_names_for_each_node_its_filter() {
     let mut closed = node("n3", vec![drive("c", &[900], 512)]);
     closed.spec.unschedulable = true;
     let mut weak = node("n4", vec![drive("d", &[900], 512)]);
-    weak.status.as_mut().unwrap().kernel.as_mut().unwrap().capabilities[1].supported = false;
-    weak.status.as_mut().unwrap().kernel.as_mut().unwrap().capabilities[1].message = "modprobe nvmet-tcp".into();
+    weak.status.as_mut().unwrap().kernel.as_mut().unwrap().capabilities[2].supported = false;
+    weak.status.as_mut().unwrap().kernel.as_mut().unwrap().capabilities[2].message = "modprobe nvmet-tcp".into();
     let mut broken = node("n5", vec![drive("e", &[900], 512)]);
     broken.status.as_mut().unwrap().drives[0].unusable = Some("has a foreign filesystem".into());
     let small = node("n1", vec![drive("a", &[100, 50], 512)]);
@@ -342,6 +344,109 @@ proptest! {
                     let some: Vec<&MeshNode> = nodes.iter().enumerate().filter(|(i, _)| pick >> i & 1 == 1).map(|(_, n)| n).collect();
                     prop_assert!(some.len() != count || !apart(&some), "{refusal}, but {some:?}");
                 }
+            }
+        }
+    }
+}
+
+fn run_striped(
+    rules: &Placement,
+    nodes: &[MeshNode],
+    placed: &[MeshReplica],
+    (copies, width): (u32, u32),
+) -> Result<Vec<Spot>, Refusal> {
+    let nodes: Vec<Arc<MeshNode>> = nodes.iter().cloned().map(Arc::new).collect();
+    let taken = |slot: i32| placed.iter().any(|leg| leg.spec.slot == slot);
+    let slots: Vec<(i32, i32)> = Geometry::new(copies, width).legs().filter(|(slot, _)| !taken(*slot)).collect();
+    let request = Request { slots: &slots, width, size: 520 * MIB, filesystem: Filesystem::Xfs, placed, rules };
+    place(&request, &Cluster { nodes: &nodes, replicas: placed, now: now() })
+}
+
+/// A node with so many drives of 900 MiB.
+fn wide(name: &str, drives: usize) -> MeshNode {
+    node(name, (0..drives).map(|d| drive(&format!("{name}-{d}"), &[900], 512)).collect())
+}
+
+fn drives_of(answer: &Result<Vec<Spot>, Refusal>) -> Vec<&str> {
+    answer.as_ref().map_or_else(|_| Vec::new(), |spots| spots.iter().map(|s| s.drive.as_str()).collect())
+}
+
+#[test]
+fn a_copy_is_striped_over_drives_of_one_node_where_that_can_be() {
+    let none = Placement::default();
+    let nodes = [wide("n1", 1), wide("n2", 2), wide("n3", 3)];
+    assert_eq!(drives_of(&run_striped(&none, &nodes, &[], (2, 2))), ["n2-0", "n3-0", "n2-1", "n3-1"]);
+    assert_eq!(drives_of(&run_striped(&none, &nodes, &[], (1, 3))), ["n3-0", "n3-1", "n3-2"]);
+    // No second node has three drives: set by set, and first from where most are left.
+    let spots = run_striped(&none, &nodes, &[], (2, 3)).unwrap();
+    assert_eq!(
+        spots.iter().map(|s| s.drive.as_str()).collect::<Vec<_>>(),
+        ["n3-0", "n2-0", "n3-1", "n1-0", "n2-1", "n3-2"]
+    );
+}
+
+#[test]
+fn legs_that_are_there_keep_the_others_off_their_drives_and_their_sets_nodes() {
+    let mut placed = [leg("w-0", 0, "n1", "n1-0", 520), leg("w-3", 3, "n1", "n1-1", 520)];
+    placed[1].spec.mirror_set = 1;
+    let nodes = [wide("n1", 4), wide("n2", 2)];
+    assert_eq!(drives_of(&run_striped(&Placement::default(), &nodes, &placed, (2, 2))), ["n2-0", "n2-1"]);
+    let said = run_striped(&Placement::default(), &[wide("n1", 4), wide("n2", 1)], &placed, (2, 2)).unwrap_err();
+    assert_eq!(
+        said.to_string(),
+        "1 of 2 legs can be placed, each on a drive of its own and those of a mirror set on different nodes: \
+         n1: Drives (2 fit; n1-0: holds w-0; n1-1: holds w-3); n2: Drives (1 fits)"
+    );
+}
+
+#[test]
+fn on_an_unequal_set_of_drives_the_refusal_says_which_drive_is_short_of_what() {
+    let mut small = node("n2", vec![drive("big", &[900], 512), drive("small", &[300], 512)]);
+    small.status.as_mut().unwrap().drives.push(drive("odd", &[900], 4096));
+    let mut weak = wide("n3", 2);
+    weak.status.as_mut().unwrap().kernel.as_mut().unwrap().capabilities[1].supported = false;
+    let said = run_striped(&Placement::default(), &[wide("n1", 2), small, weak], &[], (2, 2)).unwrap_err().to_string();
+    assert!(said.starts_with("3 of 4 legs can be placed"), "{said}");
+    assert!(said.contains("n1: Drives (2 fit); n2: Drives (2 fit, 1 with 512 bytes a sector and 1 with 4096 bytes a sector; small: largest free extent 300 MiB < 520 MiB)"), "{said}");
+    assert!(said.contains("n3: NodeCapable (raid10:"), "{said}");
+}
+
+proptest! {
+    /// Every mirror set spans nodes and the policy's label, every leg has a drive of its own, and without labels a refusal is
+    /// never given where there is a place: a node serves as many sets as it has drives, and a set a node once.
+    #[test]
+    fn mirror_sets_span_nodes(
+        drives in prop::collection::vec((0usize..4, 0u8..3), 0..6), copies in 1u32..5, width in 2u32..5, zoned in any::<bool>(),
+    ) {
+        let nodes: Vec<MeshNode> = drives.iter().enumerate().map(|(i, (count, zone))| {
+            let mut node = wide(&format!("n{i}"), *count);
+            node.labels_mut().insert("zone".into(), zone.to_string());
+            node
+        }).collect();
+        let rules = if zoned { spread(&[("zone", Required)]) } else { Placement::default() };
+        let zone = |node: &str| nodes.iter().find(|n| n.name_any() == node).and_then(|n| n.labels().get("zone").cloned());
+        match run_striped(&rules, &nodes, &[], (copies, width)) {
+            Ok(spots) => {
+                let distinct = |all: Vec<String>| all.iter().collect::<BTreeSet<_>>().len() == all.len();
+                prop_assert_eq!(spots.len(), usize::try_from(copies * width).unwrap());
+                prop_assert!(distinct(spots.iter().map(|s| s.drive.clone()).collect()), "{:?}", spots);
+                for set in 0..i32::try_from(width).unwrap() {
+                    let of_set = || spots.iter().filter(|s| s.mirror_set == set);
+                    prop_assert!(distinct(of_set().map(|s| s.node.clone()).collect()), "{:?}", spots);
+                    prop_assert!(!zoned || distinct(of_set().filter_map(|s| zone(&s.node)).collect()), "{:?}", spots);
+                }
+                let legs: Vec<MeshReplica> = spots.iter().map(|s| {
+                    let mut leg = leg(&format!("w-{}", s.slot), s.slot, &s.node, &s.drive, 520);
+                    leg.spec.mirror_set = s.mirror_set;
+                    leg
+                }).collect();
+                prop_assert_eq!(Geometry::of_legs(&legs), Ok(Geometry::new(copies, width)));
+            }
+            Err(refusal) => {
+                let width = usize::try_from(width).unwrap();
+                let most: usize = drives.iter().map(|(count, _)| (*count).min(width)).sum();
+                let enough = most >= width * usize::try_from(copies).unwrap();
+                prop_assert!(zoned || !enough, "{refusal}");
             }
         }
     }

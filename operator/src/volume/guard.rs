@@ -2,9 +2,10 @@
 
 use super::action::Action;
 use super::grants::next_number;
+use super::terms;
 use super::world::{World, blank, confirmed};
 use kube::ResourceExt as _;
-use meshstor_crds::{Grant, MeshReplica, Term, TermPhase, VOLUME_FINALIZER};
+use meshstor_crds::{Geometry, Grant, MeshReplica, Term, TermPhase, VOLUME_FINALIZER};
 
 /// The rule that a step would have broken: a bug of the plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -31,11 +32,15 @@ pub fn check(world: &World, action: &Action) -> Verdict {
         Action::AddFinalizer => must(!world.deleting(), "I4", "a volume that is being deleted gets no finalizer"),
         Action::RemoveFinalizer => remove_finalizer(world),
         Action::CreateReplica { spec, .. } => {
-            let apart = world.legs.iter().all(|leg| leg.spec.node != spec.node && leg.spec.slot != spec.slot);
+            let apart = |leg: &MeshReplica| leg.spec.mirror_set != spec.mirror_set || leg.spec.node != spec.node;
+            let own = |leg: &MeshReplica| (&leg.spec.node, &leg.spec.drive) != (&spec.node, &spec.drive);
+            let new = |leg: &MeshReplica| leg.spec.slot != spec.slot;
             must(world.attachment.is_none() && !world.deleting(), "I6", "legs are made before the attachment only")?;
             let held = world.volume.finalizers().iter().any(|f| f == VOLUME_FINALIZER);
             must(held, "rule 8", "the volume is held before it has legs")?;
-            must(apart, "I1", "one leg a node and a slot")
+            must(world.legs.iter().all(apart), "I1", "one leg of a mirror set a node")?;
+            must(world.legs.iter().all(own), "I1", "one leg of a volume a drive")?;
+            must(world.legs.iter().all(new), "I1", "one leg a slot")
         }
         Action::CreateAttachment => {
             must(world.attachment.is_none() && !world.record_lost(), "I2", "a record is begun once for a volume")
@@ -95,7 +100,8 @@ fn first(world: &World, new: &Term) -> Verdict {
     let fresh = world.legs.iter().all(|leg| blank(leg) && leg.spec.epoch == 0 && leg.spec.grant.is_none());
     must(world.attachment.is_some() && new.epoch == 1, "I2", "the first epoch is 1")?;
     must(new.phase == TermPhase::Revoking, "rule 2", "an epoch begins by revoking")?;
-    must(!new.in_sync.is_empty() && all && fresh, "I6", "the first epoch starts from all legs, each proved blank")
+    must(!new.in_sync.is_empty() && all && fresh, "I6", "the first epoch starts from all legs, each proved blank")?;
+    must(Geometry::of_legs(&world.legs).is_ok(), "I1", "every mirror set is whole and spans nodes")
 }
 
 fn next_epoch(world: &World, old: &Term, new: &Term) -> Verdict {
@@ -114,7 +120,10 @@ fn same_epoch(world: &World, old: &Term, new: &Term) -> Verdict {
     )?;
     let said = |name: &String| world.leg(name).is_some_and(|leg| confirmed(leg, old.epoch));
     match new.phase {
-        TermPhase::Started => must(new.in_sync.iter().all(said), "rule 3", "an epoch starts from S ∩ confirmed"),
+        TermPhase::Started => {
+            must(terms::covers(world, &new.in_sync), "I1", "an epoch starts with a leg of every mirror set")?;
+            must(new.in_sync.iter().all(said), "rule 3", "an epoch starts from S ∩ confirmed")
+        }
         TermPhase::Retired => {
             must(world.deleting() && world.wanted().is_none(), "I3", "only a volume that goes is retired")?;
             let all = world.legs.iter().all(|leg| confirmed(leg, old.epoch));

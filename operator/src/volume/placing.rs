@@ -22,7 +22,8 @@ pub fn plan(world: &World, settled: &Settled) -> Plan {
     if world.volume.status.as_ref().is_none_or(|s| s.resolved.is_none()) {
         return Plan::default();
     }
-    let slots: Vec<i32> = (0..settled.legs).filter(|s| !world.legs.iter().any(|leg| leg.spec.slot == *s)).collect();
+    let empty = |(slot, _): &(i32, i32)| !world.legs.iter().any(|leg| leg.spec.slot == *slot);
+    let slots: Vec<(i32, i32)> = settled.geometry.legs().filter(empty).collect();
     match spots(world, settled, &slots) {
         Ok(spots) => Plan::of(creations(world, settled, spots)),
         Err(refusal) => Plan::blocked(refusal),
@@ -51,10 +52,11 @@ pub fn lost_record() -> Refusal {
     Refusal::new(conditions::REASON_CONFLICT, message)
 }
 
-fn spots(world: &World, settled: &Settled, slots: &[i32]) -> Result<Vec<Spot>, Refusal> {
+fn spots(world: &World, settled: &Settled, slots: &[(i32, i32)]) -> Result<Vec<Spot>, Refusal> {
     let rules = rules(world)?;
     let request = Request {
         slots,
+        width: settled.geometry.width(),
         size: settled.size,
         filesystem: world.volume.spec.filesystem,
         placed: &world.legs,
@@ -82,6 +84,7 @@ fn creations(world: &World, settled: &Settled, spots: Vec<Spot>) -> Vec<Action> 
             volume: world.name(),
             volume_uid: world.uid.clone(),
             slot: spot.slot,
+            mirror_set: spot.mirror_set,
             node: spot.node,
             drive: spot.drive,
             size_bytes: i64::try_from(settled.size).unwrap_or(i64::MAX),

@@ -6,6 +6,7 @@ use super::verdict::{self, Picture, Verdict};
 use super::world::{World, prepared};
 use kube::ResourceExt as _;
 use meshstor_crds::conditions::{self, Want};
+use meshstor_crds::geometry;
 use meshstor_crds::{LegState, MemberState, MeshReplica, MeshVolumeStatus, ResolvedPolicy, TermPhase, Time, VolumeLeg};
 
 /// The status of `world`.
@@ -46,7 +47,7 @@ fn picture(world: &World, resolved: Option<&ResolvedPolicy>) -> Picture {
         a.resync.is_some() || a.members.iter().any(|m| m.state == MemberState::Rebuilding)
     };
     Picture {
-        copies: world.legs.iter().filter(|leg| leg_state(world, leg) == LegState::InSync).count(),
+        copies: geometry::copies(&world.legs, |leg| leg_state(world, leg) == LegState::InSync),
         wanted: count(world.volume.spec.replica_count),
         min_in_sync: resolved.map_or(1, |r| count(r.min_in_sync)).max(1),
         blind: running.is_some_and(|t| world.node_ready(&t.node).is_err()),

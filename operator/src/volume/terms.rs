@@ -4,6 +4,7 @@ use super::action::Action;
 use super::clocks::REVOKE_GRACE;
 use super::world::{World, blank, confirmed};
 use kube::ResourceExt as _;
+use meshstor_crds::geometry;
 use meshstor_crds::{EndedReason, MeshReplica, Term, TermPhase};
 use std::time::Duration;
 
@@ -86,13 +87,18 @@ pub fn answers(world: &World) -> Answers {
     answers
 }
 
+/// Whether `legs` have a copy of every block: one of each mirror set at least. Without it nothing can start.
+pub fn covers(world: &World, legs: &[String]) -> bool {
+    geometry::copies(&world.legs, |leg| legs.contains(&leg.name_any())) > 0
+}
+
 /// The record with its start set, once S has confirmed – or, after the grace, what of S is not on silent nodes.
 pub fn start(world: &World) -> Option<Term> {
     let term = world.term().filter(|t| t.phase == TermPhase::Revoking)?;
     let here = world.wanted() == Some(term.node.as_str()) && world.node_ready(&term.node).is_ok();
     let answers = answers(world);
     let patient = answers.silent.is_empty() || world.clocks.revoking_for >= REVOKE_GRACE;
-    if !here || !patient || answers.confirmed.is_empty() || !answers.awaited.is_empty() {
+    if !here || !patient || !covers(world, &answers.confirmed) || !answers.awaited.is_empty() {
         return None;
     }
     let usable = term.bitmap_usable.clone();

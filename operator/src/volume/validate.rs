@@ -3,10 +3,10 @@
 use super::action::Refusal;
 use super::world::World;
 use crate::policy;
-use meshstor_crds::{Bitmap, MIB, MeshVolumeSpec, ReplicaSetPolicySpec, ResolvedPolicy, conditions, quantity};
-
-/// What a partition has over the capacity: MD metadata and headroom (`docs/explanation/protocol.md`, 1).
-pub const HEADROOM: u64 = 8 * MIB;
+use meshstor_crds::geometry::HEADROOM;
+use meshstor_crds::{
+    Bitmap, Geometry, MeshReplica, MeshVolumeSpec, ReplicaSetPolicySpec, ResolvedPolicy, conditions, quantity,
+};
 
 /// A spec that can be carried out.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,8 +15,8 @@ pub struct Settled {
     pub resolved: ResolvedPolicy,
     /// Partition size of each leg, in bytes.
     pub size: u64,
-    /// Number of legs.
-    pub legs: i32,
+    /// Its legs, slots and mirror sets.
+    pub geometry: Geometry,
 }
 
 /// Checks the spec against what can be done. Once a volume is placed only changes can be refused: it is served on as
@@ -26,13 +26,11 @@ pub struct Settled {
 /// [`Refusal`] when the spec cannot be carried out.
 pub fn validate(world: &World) -> Result<Settled, Refusal> {
     let spec = &world.volume.spec;
-    if spec.stripe_width > 1 {
-        return Err(not_implemented(format!("spec.stripeWidth={}: only 1 is", spec.stripe_width)));
-    }
+    let geometry = Geometry::of_spec(spec);
     let capacity =
         quantity::bytes(&spec.capacity).map_err(|e| Refusal::new(conditions::REASON_INVALID, e.to_string()))?;
-    let size = capacity.saturating_add(HEADROOM);
-    unchanged(world, spec, size)?;
+    let size = geometry.component(capacity).saturating_add(HEADROOM);
+    unchanged(world, geometry, size)?;
     let frozen = world.volume.status.as_ref().and_then(|s| s.resolved.clone());
     let resolved = frozen.map_or_else(|| resolve(world, spec), Ok)?;
     if resolved.min_in_sync > spec.replica_count {
@@ -42,21 +40,24 @@ pub fn validate(world: &World) -> Result<Settled, Refusal> {
             format!("minInSync={min} is more than spec.replicaCount={count}"),
         ));
     }
-    Ok(Settled { resolved, size, legs: spec.replica_count })
+    Ok(Settled { resolved, size, geometry })
 }
 
 fn not_implemented(what: impl std::fmt::Display) -> Refusal {
     Refusal::new(conditions::REASON_NOT_IMPLEMENTED, format!("{what} implemented; nothing was changed"))
 }
 
-/// Growth and a changed number of copies are not there yet.
-fn unchanged(world: &World, spec: &MeshVolumeSpec, size: u64) -> Result<(), Refusal> {
-    let placed = world.attachment.is_some();
-    let have = i32::try_from(world.legs.len()).unwrap_or(i32::MAX);
-    let beyond = world.legs.iter().any(|leg| leg.spec.slot >= spec.replica_count);
-    if beyond || (placed && have != spec.replica_count && !world.deleting()) {
-        let count = spec.replica_count;
-        return Err(not_implemented(format!("spec.replicaCount={count} with {have} legs placed: a change is not")));
+/// Growth and a changed number of copies or of drives are not there yet.
+fn unchanged(world: &World, geometry: Geometry, size: u64) -> Result<(), Refusal> {
+    let spec = &world.volume.spec;
+    let placed = world.attachment.is_some() && !world.deleting();
+    let wanted: Vec<(i32, i32)> = geometry.legs().collect();
+    let of_it = |leg: &MeshReplica| wanted.contains(&(leg.spec.slot, leg.spec.mirror_set));
+    if !world.legs.iter().all(of_it) || (placed && world.legs.len() != wanted.len()) {
+        let (count, width, have) = (spec.replica_count, spec.stripe_width, world.legs.len());
+        let what =
+            format!("spec.replicaCount={count}, spec.stripeWidth={width} with {have} legs placed: a change is not");
+        return Err(not_implemented(what));
     }
     let size = i64::try_from(size).unwrap_or(i64::MAX);
     match world.legs.iter().find(|leg| leg.spec.size_bytes != size) {

@@ -5,12 +5,13 @@ use super::terms::{self, Answers};
 use super::world::{World, prepared};
 use kube::ResourceExt as _;
 use meshstor_crds::conditions::{self, Want};
+use meshstor_crds::geometry;
 use meshstor_crds::{EndedReason, MeshReplica, Term, TermPhase};
 
 /// The numbers behind the conditions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Picture {
-    /// Legs that hold every acknowledged write and, where an array runs, are seen in sync.
+    /// The smallest number of legs in any mirror set that hold every acknowledged write and, where an array runs, are seen in sync.
     pub copies: usize,
     /// Copies that the spec asks for.
     pub wanted: usize,
@@ -103,8 +104,10 @@ fn able(world: &World, picture: &Picture, how: &str) -> Verdict {
     let in_sync = |leg: &&MeshReplica| world.term().is_none_or(|t| t.in_sync.contains(&leg.name_any()));
     let (up, down): (Vec<&MeshReplica>, Vec<&MeshReplica>) =
         world.legs.iter().filter(in_sync).partition(|leg| world.node_ready(&leg.spec.node).is_ok());
-    let message = format!("{how}; {} of {} copies are on ready nodes", up.len(), picture.wanted);
-    if up.len() >= picture.min_in_sync {
+    let ready = |leg: &MeshReplica| up.iter().any(|up| up.name_any() == leg.name_any());
+    let copies = geometry::copies(&world.legs, ready);
+    let message = format!("{how}; {copies} of {} copies are on ready nodes", picture.wanted);
+    if copies >= picture.min_in_sync {
         Verdict::Ready(conditions::REASON_DETACHED, message)
     } else {
         let message = format!("{message}, minInSync is {}; not ready: {}", picture.min_in_sync, names(&down));
@@ -203,8 +206,8 @@ fn revoking(world: &World, term: &Term) -> Verdict {
     let Answers { confirmed, awaited, silent } = terms::answers(world);
     let waiting: Vec<&MeshReplica> = awaited.iter().chain(&silent).filter_map(|name| world.leg(name)).collect();
     let message = format!("epoch {}: {} confirmed; waiting for {}", term.epoch, confirmed.len(), names(&waiting));
-    if confirmed.is_empty() && world.clocks.revoking_for >= REVOKE_GRACE {
-        let remedy = "bring one of these nodes back; its leg must confirm before anything may start";
+    if !terms::covers(world, &confirmed) && world.clocks.revoking_for >= REVOKE_GRACE {
+        let remedy = "bring one of these nodes back; a leg of every mirror set must confirm before anything may start";
         return Verdict::Stuck(conditions::REASON_UNCONFIRMED, format!("{message}; {remedy}"));
     }
     match world.node_ready(&term.node) {

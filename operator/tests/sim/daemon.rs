@@ -270,7 +270,10 @@ impl Sim {
             .collect();
         let mut in_sync = term.in_sync.clone();
         for leg in lost {
-            if in_sync.contains(&leg) && in_sync.len() == 1 {
+            // The last of a mirror set is never recorded away.
+            let others: Vec<&MeshReplica> = in_sync.iter().filter(|l| **l != leg).map(|l| &self.legs[l]).collect();
+            let set = self.legs[&leg].spec.mirror_set;
+            if in_sync.contains(&leg) && others.iter().all(|l| l.spec.mirror_set != set) {
                 array.members.get_mut(&leg).unwrap().0 = MemberState::Held;
                 continue;
             }

@@ -61,8 +61,9 @@ pub struct Sim {
 }
 
 impl Sim {
-    pub fn new(nodes: &[&str], replicas: i32) -> Self {
-        let json = serde_json::json!({"capacity": "512Mi", "replicaCount": replicas});
+    /// A volume of so many copies, striped over `width` drives each; every node has as many.
+    pub fn new(nodes: &[&str], replicas: i32, width: i32) -> Self {
+        let json = serde_json::json!({"capacity": "512Mi", "replicaCount": replicas, "stripeWidth": width});
         let mut volume = MeshVolume::new(VOLUME, serde_json::from_value(json).unwrap());
         volume.metadata.uid = Some("uid-v".into());
         let node = || Node { up: true, api: true, fabric: true, beat: 0, consumer: Consumer::default() };
@@ -98,24 +99,28 @@ impl Sim {
         let mut object = MeshNode::new(name, MeshNodeSpec::default());
         let ready = [conditions::Want::new(conditions::READY, true, conditions::REASON_OK, "")];
         let capability = |n: &str| Capability { name: n.into(), supported: true, message: String::new() };
-        let taken: i64 = self.legs.values().filter(|l| l.spec.node == name).map(|l| l.spec.size_bytes).sum();
-        let extent = Extent { first_byte: taken + (1 << 20), size_bytes: DRIVE_BYTES - taken };
-        let drive = Drive {
-            id: format!("drive-{name}"),
-            path: "/dev/nvme0n1".into(),
-            model: None,
-            size_bytes: DRIVE_BYTES,
-            logical_sector_size: 512,
-            free_extents: vec![extent],
-            unusable: None,
+        let drive = |number: i32| {
+            let id = format!("drive-{name}-{number}");
+            let on_it = self.legs.values().filter(|l| l.spec.drive == id);
+            let taken: i64 = on_it.map(|l| l.spec.size_bytes).sum();
+            Drive {
+                id,
+                path: "/dev/nvme0n1".into(),
+                model: None,
+                size_bytes: DRIVE_BYTES,
+                logical_sector_size: 512,
+                free_extents: vec![Extent { first_byte: taken + (1 << 20), size_bytes: DRIVE_BYTES - taken }],
+                unusable: None,
+            }
         };
-        let names = ["raid1", "nvmet-tcp", "nvme-tcp", "mdadm"];
+        let width = self.volume.as_ref().map_or(1, |v| v.spec.stripe_width);
+        let names = ["raid1", "raid10", "nvmet-tcp", "nvme-tcp", "mdadm"];
         object.status = Some(MeshNodeStatus {
             conditions: conditions::apply(&[], &ready, None, &Time(self.now())),
             host_nqn: Some(format!("nqn.host.{name}")),
             kernel: Some(Kernel { release: "7.3".into(), capabilities: names.map(capability).to_vec() }),
             heartbeat: Some(Time(Timestamp::from_second(1_000_000 + node.beat).unwrap())),
-            drives: vec![drive],
+            drives: (0..width).map(drive).collect(),
             ..MeshNodeStatus::default()
         });
         object

@@ -66,6 +66,7 @@ pub fn replica(slot: i32, node: &str) -> MeshReplica {
         volume: VOLUME.to_owned(),
         volume_uid: UID.to_owned(),
         slot,
+        mirror_set: 0,
         node: node.to_owned(),
         drive: format!("{node}-drive"),
         size_bytes: (1 << 30) + (8 << 20),

@@ -24,8 +24,10 @@ fn facts(array: &Array) -> ArrayFacts {
         uuid: array.spec.uuid,
         device: array.device.clone(),
         running: true,
-        slots: array.spec.slots,
-        degraded: array.spec.slots.saturating_sub(u32::try_from(working).unwrap_or(0)),
+        slots: array.spec.geometry.slots(),
+        set_slots: Some(array.spec.geometry.set_slots()),
+        frozen: false,
+        degraded: array.spec.geometry.slots().saturating_sub(u32::try_from(working).unwrap_or(0)),
         members: array.members.iter().map(member).collect(),
         sync: rebuilding.then_some(sync),
         mounts: array.mounts.clone(),
@@ -139,7 +141,9 @@ impl World {
     pub(super) fn fail(&mut self, node: &str, array: Uuid, name: &str) {
         let Some(n) = self.nodes.get_mut(node) else { return };
         let Some(found) = n.arrays.iter_mut().find(|a| a.spec.uuid == array) else { return };
-        let others = found.members.iter().any(|m| m.name != name && m.in_sync && !m.faulty);
+        let of = |slot: u32| slot / found.spec.geometry.set_slots();
+        let set = found.members.iter().find(|m| m.name == name).map(|m| of(m.slot));
+        let others = found.members.iter().any(|m| m.name != name && Some(of(m.slot)) == set && m.in_sync && !m.faulty);
         for member in found.members.iter_mut().filter(|m| m.name == name && (others || !m.in_sync)) {
             member.faulty = true;
             member.in_sync = false;
@@ -192,9 +196,11 @@ impl World {
     pub(super) fn complete_rebuilds(&mut self, node: &str) {
         let Some(arrays) = self.nodes.get(node).map(|n| n.arrays.clone()) else { return };
         for array in arrays {
-            let source = array.members.iter().find(|m| m.in_sync && !m.faulty);
-            let Some(bytes) = source.and_then(|m| self.leg_bytes(&m.node, m.leg)).map(|b| b.clone()) else { continue };
+            let of = |slot: u32| slot / array.spec.geometry.set_slots();
             for member in array.members.iter().filter(|m| !m.in_sync && !m.faulty) {
+                let source = array.members.iter().find(|m| of(m.slot) == of(member.slot) && m.in_sync && !m.faulty);
+                let bytes = source.and_then(|m| self.leg_bytes(&m.node, m.leg)).map(|b| b.clone());
+                let Some(bytes) = bytes else { continue };
                 if self.reaches(node, member) {
                     self.rebuilt(node, array.spec.uuid, member, &bytes);
                 }

@@ -6,6 +6,8 @@ use super::direct::{Access, Direct};
 use super::error::{Doing, busy, conflict, failed, unless_gone};
 use super::md::{HOMEHOST, is_gone, read_superblock};
 use super::{RealHost, superblock, sysfs};
+use meshstor_crds::Geometry;
+use meshstor_crds::geometry::CHUNK;
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -43,17 +45,21 @@ impl RealHost {
             }
         }
         let device = self.claim_number(spec.uuid)?;
+        let geometry = spec.geometry;
         let mut tool = Tool::new("mdadm")
             .arg("--create")
             .arg(&device)
-            .args(["--run", "--quiet", "--metadata=1.2", "--level=1", "--bitmap=internal", "--assume-clean"])
+            .args(["--run", "--quiet", "--metadata=1.2", "--bitmap=internal", "--assume-clean"])
             .arg(format!("--data-offset={DATA_OFFSET}"))
             .arg(format!("--size={}", spec.size / 1024))
             .arg(format!("--homehost={HOMEHOST}"))
             .arg(format!("--name={}", metadata_name(&spec.name)))
             .arg(format!("--uuid={}", mdadm_uuid(spec.uuid)))
-            .arg(format!("--raid-devices={}", spec.slots));
-        for slot in 0..spec.slots {
+            .arg(format!("--raid-devices={}", geometry.slots()));
+        for word in level(geometry) {
+            tool = tool.arg(word);
+        }
+        for slot in 0..geometry.slots() {
             tool = match spec.members.iter().find(|m| m.slot == slot) {
                 Some(member) => tool.arg(&member.device),
                 None => tool.arg("missing"),
@@ -243,7 +249,44 @@ impl RealHost {
         if member.write_mostly {
             tool = tool.arg("--write-mostly");
         }
-        tool.arg(&member.device).run().map(|_| ())
+        let tool = tool.arg(&member.device);
+        let block = self.block_of(array).ok_or_else(|| failed(action(), "the kernel does not have it"))?;
+        if sysfs::read(block.join("md/level")).as_deref() != Some("raid10") {
+            return tool.run().map(|_| ());
+        }
+        // Left to itself MD takes it into the first empty slot, and that may be of a mirror set that is on this node
+        // already. While nothing is rebuilt it stays out of every slot until it is told its own.
+        let sync = block.join("md/sync_action");
+        sysfs::write(&sync, "frozen").doing(action)?;
+        let placed = tool
+            .run()
+            .and_then(|_| sysfs::write(self.member_file(array, &name, "slot"), &member.slot.to_string()).doing(action));
+        sysfs::write(&sync, "recover").doing(action)?;
+        placed
+    }
+
+    /// An addition was interrupted: what it left outside of every slot is taken out again, and rebuilding goes on.
+    pub(super) fn thaw_array(&self, array: &Path) -> Result<()> {
+        let action = || format!("thaw {}", array.display());
+        let block = self.block_of(array).ok_or_else(|| failed(action(), "the kernel does not have it"))?;
+        for dir in sysfs::names(block.join("md")).iter().filter(|n| n.starts_with("dev-")) {
+            let file = |name: &str| block.join("md").join(dir).join(name);
+            if sysfs::read(file("slot")).as_deref() == Some("none") {
+                unless_gone(sysfs::write(file("state"), "remove")).doing(action)?;
+            }
+        }
+        sysfs::write(block.join("md/sync_action"), "idle").doing(action)
+    }
+}
+
+/// mdadm's words for a level and its layout.
+fn level(geometry: Geometry) -> Vec<String> {
+    match geometry.width() {
+        1 => vec!["--level=1".to_owned()],
+        _ => {
+            let layout = format!("--layout=n{}", geometry.set_slots());
+            vec!["--level=10".to_owned(), layout, format!("--chunk={}", CHUNK / 1024)]
+        }
     }
 }
 

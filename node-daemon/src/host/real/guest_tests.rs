@@ -69,7 +69,7 @@ fn two_guests() {
 fn conformance_suite() {
     let env = conformance::Env {
         address: store_address(),
-        leg_bytes: CAPACITY + 8 * MIB,
+        leg_bytes: 128 * MIB,
         nudge: Box::new(|| std::thread::sleep(Duration::from_millis(20))),
     };
     let host = host();
@@ -269,7 +269,7 @@ fn app() {
     let array = ArraySpec {
         uuid: Uuid::from_u128(0x0011_2233_4455_6677_8899_aabb_ccdd_eeff),
         name: "a-volume-whose-name-is-rather-long".into(),
-        slots: 2,
+        geometry: Geometry::new(2, 1),
         members: vec![member(&remote, 0, true), member(&local, 1, false)],
         size: CAPACITY,
     };
@@ -513,7 +513,13 @@ fn stolen(host: &RealHost, both: &ArraySpec) {
 fn one_leg(host: &RealHost, leg: &LegRef) {
     let device = ready_leg(host, leg).device;
     let members = vec![ArrayMember { device, slot: 0, write_mostly: false }];
-    let spec = ArraySpec { uuid: Uuid::from_u128(6), name: "single".into(), slots: 2, members, size: CAPACITY };
+    let spec = ArraySpec {
+        uuid: Uuid::from_u128(6),
+        name: "single".into(),
+        geometry: Geometry::new(1, 1),
+        members,
+        size: CAPACITY,
+    };
     host.create_array(&spec).unwrap();
     let facts = running(host, 1);
     host.mkfs(&facts.device, "ext4").unwrap();

@@ -73,16 +73,20 @@ impl RealHost {
         // more are no lost legs.
         let state = sysfs::read(md.join("array_state"))
             .map_or_else(String::new, |now| if mdstate::is_running(&now) { state } else { now });
+        // While a reshape runs: `4 (2)`.
+        let slots = sysfs::read(md.join("raid_disks"))?.split(' ').next()?.parse().ok()?;
+        let action = sysfs::read(md.join("sync_action")).unwrap_or_default();
         Some(ArrayFacts {
             uuid,
             device: self.config.dev.join(name),
             running: mdstate::is_running(&state),
-            // While a reshape runs: `4 (2)`.
-            slots: sysfs::read(md.join("raid_disks"))?.split(' ').next()?.parse().ok()?,
+            slots,
+            set_slots: mdstate::set_slots(&sysfs::read(md.join("level"))?, sysfs::number(md.join("layout")), slots),
+            frozen: action == "frozen",
             degraded: sysfs::number(md.join("degraded")).unwrap_or(0) + gone,
             members,
             sync: mdstate::sync(
-                &sysfs::read(md.join("sync_action")).unwrap_or_default(),
+                &action,
                 sysfs::read(md.join("sync_completed")).as_deref(),
                 sysfs::number(md.join("sync_speed")),
             ),

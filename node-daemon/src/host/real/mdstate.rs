@@ -32,6 +32,17 @@ pub(super) fn sync(action: &str, completed: Option<&str>, speed_kib: Option<u64>
     Some(SyncFacts { action: action.to_owned(), done, total, speed_kib: speed_kib.unwrap_or(0) })
 }
 
+/// Slots of each mirror set, from the files `level` and `layout` and the number of slots: neighbouring ones, so a layout
+/// with far copies has none, nor one whose sets the slots do not divide into.
+pub(super) fn set_slots(level: &str, layout: Option<u32>, slots: u32) -> Option<u32> {
+    match level {
+        "raid1" => Some(slots),
+        // Bits 0 to 7 are the near copies, 8 to 15 the far copies (drivers/md/raid10.c, setup_geo).
+        "raid10" => layout.filter(|l| l >> 8 == 1).map(|l| l & 0xff).filter(|n| *n > 0 && slots.is_multiple_of(*n)),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -46,6 +57,20 @@ mod tests {
         assert!(failed.faulty && !failed.in_sync && failed.slot.is_none());
         // `want_replacement` and `in_sync_x` are no `in_sync`.
         assert!(!member("a", "spare,want_replacement", None, None).in_sync);
+    }
+
+    #[test]
+    fn mirror_sets_are_of_neighbouring_slots_only() {
+        assert_eq!(set_slots("raid1", Some(0), 3), Some(3));
+        assert_eq!(set_slots("raid10", Some(0x102), 4), Some(2));
+        assert_eq!(set_slots("raid10", Some(0x103), 6), Some(3));
+        // Far 2, offset 2, three disks of near 2, no layout, another level.
+        for (level, layout) in
+            [("raid10", Some(0x201)), ("raid10", Some(0x10201)), ("raid10", None), ("raid5", Some(2))]
+        {
+            assert_eq!(set_slots(level, layout, 4), None, "{level} {layout:?}");
+        }
+        assert_eq!(set_slots("raid10", Some(0x102), 3), None);
     }
 
     proptest! {

@@ -223,6 +223,9 @@ impl Host for RealHost {
     fn add_member(&self, array: &Path, member: &ArrayMember) -> Result<()> {
         self.join_member(array, member)
     }
+    fn thaw(&self, array: &Path) -> Result<()> {
+        self.thaw_array(array)
+    }
     fn wipe(&self, device: &Path) -> Result<()> {
         self.wipe_device(device)
     }

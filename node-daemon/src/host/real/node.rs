@@ -46,15 +46,22 @@ impl RealHost {
     }
 
     fn capabilities(&self) -> Vec<Capability> {
-        let mut all = vec![self.raid1(), self.target(), self.initiator(), self.latency()];
+        let mut all = vec![
+            self.raid("raid1", "CONFIG_MD_RAID1"),
+            self.raid("raid10", "CONFIG_MD_RAID10"),
+            self.target(),
+            self.initiator(),
+            self.latency(),
+        ];
         all.extend(["mdadm", "nft", "mkfs.xfs", "mkfs.ext4"].map(program));
         all
     }
 
-    fn raid1(&self) -> Capability {
-        self.load("raid1", "raid1");
-        let known = sysfs::table(self.config.proc.join("mdstat")).is_some_and(|t| t.contains("[raid1]"));
-        says("raid1", known, "/proc/mdstat", "a kernel with CONFIG_MD_RAID1 is needed")
+    fn raid(&self, level: &'static str, option: &str) -> Capability {
+        self.load(level, level);
+        let word = format!("[{level}]");
+        let known = sysfs::table(self.config.proc.join("mdstat")).is_some_and(|t| t.contains(&word));
+        says(level, known, "/proc/mdstat", &format!("a kernel with {option} is needed"))
     }
 
     fn target(&self) -> Capability {
