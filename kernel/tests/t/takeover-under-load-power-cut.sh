@@ -56,7 +56,8 @@ cut_after() {
 		--data-offset=4096 --size=16M "${legs[@]/#//run/dm/}"
 	write_for_ever >/tmp/writes &
 	writer=$!
-	sleep 0.3
+	for ((n = 0; n < 600; n++)); do (($(grep -c '^ok' /tmp/writes) >= 20)) && break || sleep 0.05; done
+	check "acknowledged writes" "$(grep -c '^ok' /tmp/writes) >= 20"
 
 	echo "0 $((size * count)) error" | dmsetup load base
 	(
