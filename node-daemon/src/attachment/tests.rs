@@ -472,3 +472,14 @@ fn a_leg_of_a_striped_volume_comes_back_into_its_own_slot() {
     bed.array.as_mut().unwrap().frozen = true;
     assert!(matches!(bed.look(plan), Step::Thaw { .. }));
 }
+
+/// I5: an addition that failed may have left a superblock; it is erased again before the next try.
+#[test]
+fn after_a_failed_addition_the_superblock_is_erased_again() {
+    let mut memory = Memory { erased: ["x".to_owned()].into(), ..Memory::default() };
+    let member = crate::host::ArrayMember { device: "/dev/x".into(), slot: 1, write_mostly: false };
+    let step = Step::AddMember { leg: "v-1".to_owned(), device: "/dev/md100".into(), member };
+    let error = crate::host::HostError::Busy { action: "add".to_owned(), cause: "its slot is taken".to_owned() };
+    crate::control::effect::regret(&mut memory, &step, &error, true);
+    assert!(memory.erased.is_empty());
+}

@@ -114,6 +114,10 @@ pub fn remember(memory: &mut Memory, step: &Step, found: Found) {
 pub fn regret(memory: &mut Memory, step: &Step, error: &HostError, published: bool) {
     let message = error.to_string();
     let reason = super::error::reason(error);
+    if matches!(step, Step::AddMember { .. }) {
+        // It may have a superblock again.
+        memory.erased.clear();
+    }
     if step.starts() && !published {
         memory.failed = Some(Failure { message, conflict: reason == conditions::REASON_CONFLICT });
         return;

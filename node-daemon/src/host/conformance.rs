@@ -319,6 +319,12 @@ fn striped(bench: &Bench<'_>) -> Check {
         let device = bench.connect(&export)?;
         nqns.push(export.nqn);
         said(bench.host.zero_superblock(&device))?;
+        let taken = ArrayMember { device: device.clone(), slot: 0, write_mostly: false };
+        let count = bench.array(uuid)?.map_or(0, |a| a.members.len());
+        must(bench.host.add_member(&made.device, &taken).is_err(), "a leg was added to a slot that is taken")?;
+        let as_before = || bench.array(uuid).ok()?.filter(|a| !a.frozen && a.members.len() == count);
+        bench.wait("a refused addition to leave nothing", as_before)?;
+        said(bench.host.zero_superblock(&device))?;
         let member = ArrayMember { device, slot, write_mostly: false };
         said(bench.host.add_member(&made.device, &member))?;
         said(bench.host.add_member(&made.device, &member))?;

@@ -184,6 +184,10 @@ impl World {
         if !blank {
             return conflict("add a member", "it has a superblock");
         }
+        let taken = found.members.iter().any(|m| m.slot == new.slot && !m.faulty);
+        if found.spec.geometry.width() > 1 && taken {
+            return busy("add a member", "its slot is taken");
+        }
         let uuid = found.spec.uuid;
         let (target, leg) = (new.node.clone(), new.leg);
         found.members.push(new);

@@ -261,8 +261,11 @@ impl RealHost {
         let placed = tool
             .run()
             .and_then(|_| sysfs::write(self.member_file(array, &name, "slot"), &member.slot.to_string()).doing(action));
-        sysfs::write(&sync, "recover").doing(action)?;
-        placed
+        match placed {
+            Ok(()) => sysfs::write(&sync, "recover").doing(action),
+            // It must not be left for MD to place: out with it before anything is rebuilt again.
+            Err(why) => self.thaw_array(array).and(Err(why)),
+        }
     }
 
     /// An addition was interrupted: what it left outside of every slot is taken out again, and rebuilding goes on.
@@ -272,6 +275,8 @@ impl RealHost {
         for dir in sysfs::names(block.join("md")).iter().filter(|n| n.starts_with("dev-")) {
             let file = |name: &str| block.join("md").join(dir).join(name);
             if sysfs::read(file("slot")).as_deref() == Some("none") {
+                // A spare that has not failed is put into an empty slot by its own removal (7.3, remove_and_add_spares()).
+                unless_gone(sysfs::write(file("state"), "faulty")).doing(action)?;
                 unless_gone(sysfs::write(file("state"), "remove")).doing(action)?;
             }
         }
