@@ -68,7 +68,8 @@ pub struct MeshAttachmentStatus {
     /// The `metadata.generation` that this status answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// `Ready`, and while true `Reconciling` and `Stalled`; written by the consumer's daemon.
+    /// `Ready`, `ReadLatencyBalanced`, `TakeoverSupported`, and while true `Reconciling` and `Stalled`; written by the
+    /// consumer's daemon.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
@@ -245,4 +246,16 @@ pub struct Resync {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub remaining_seconds: Option<i64>,
+    /// Bytes done when `percent` last changed, of each member that is copied to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub done_bytes: Option<i64>,
+    /// Bytes in all, of each member that is copied to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub total_bytes: Option<i64>,
+    /// Bytes a second when `percent` last changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub bytes_per_second: Option<i64>,
 }

@@ -13,6 +13,12 @@ pub const STALLED: &str = "Stalled";
 pub const DEGRADED: &str = "Degraded";
 /// No resync or rebuild is running or needed.
 pub const RESYNCED: &str = "Resynced";
+/// Every node that is there can run the volume's array: its bitmap and its level.
+pub const ATTACHABLE_ANYWHERE: &str = "AttachableAnywhere";
+/// Reads go to the member that answers first; the message has what the kernel measured of each.
+pub const READ_LATENCY_BALANCED: &str = "ReadLatencyBalanced";
+/// The kernel that runs the array can make its RAID1 a RAID10 in place.
+pub const TAKEOVER_SUPPORTED: &str = "TakeoverSupported";
 
 /// Nothing more is to be done.
 pub const REASON_OK: &str = "AsWanted";
@@ -60,6 +66,20 @@ pub const REASON_HOST_ERROR: &str = "HostError";
 pub const REASON_BUSY: &str = "Busy";
 /// A leg's partition or bytes are not what they must be; nothing was touched.
 pub const REASON_CONFLICT: &str = "Conflict";
+/// The kernel chooses the member for each read by measured latency.
+pub const REASON_BALANCED: &str = "Balanced";
+/// The kernel does not have MeshStor's md patches.
+pub const REASON_KERNEL_LACKS_PATCH: &str = "KernelLacksPatch";
+/// The choice by latency was switched off on the array.
+pub const REASON_SWITCHED_OFF: &str = "SwitchedOff";
+/// A member answers reads so much later than another that something is wrong with it.
+pub const REASON_SLOW_MEMBER: &str = "SlowMember";
+/// It is known only while the volume is attached.
+pub const REASON_NOT_ATTACHED: &str = "NotAttached";
+/// The kernel can take the array over.
+pub const REASON_KERNEL_SUPPORTS: &str = "KernelSupports";
+/// The array is striped: there is nothing to take over.
+pub const REASON_ALREADY_STRIPED: &str = "AlreadyStriped";
 
 /// Longest message that is written; the API server allows 32768.
 const MESSAGE_MAX: usize = 1024;

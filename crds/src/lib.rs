@@ -9,6 +9,7 @@
 // Two printer columns of one type are no mistake.
 #![allow(clippy::duplicated_attributes)]
 
+pub mod capability;
 pub mod conditions;
 pub mod geometry;
 pub mod naming;

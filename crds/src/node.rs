@@ -62,6 +62,10 @@ pub struct MeshNodeStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), inner(length(max = 64)))]
     pub addresses: Vec<String>,
+    /// Those of `addresses` that are on an interface with RDMA, where the kernel has NVMe over RDMA both ways.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), inner(length(max = 64)))]
+    pub rdma_addresses: Vec<String>,
     /// The drives that MeshStor may use.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]

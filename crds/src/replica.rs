@@ -173,7 +173,7 @@ pub struct Export {
     /// Address of the listener.
     #[schemars(length(max = 64))]
     pub address: String,
-    /// TCP port of the listener, of this export alone.
+    /// Port of the listener (TCP's, or that of the RDMA connection manager), of this export alone.
     #[schemars(range(min = 1, max = 65535))]
     pub port: i32,
     /// UUID of the namespace, fresh with each export.

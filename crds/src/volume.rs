@@ -35,6 +35,8 @@ use crate::{Bitmap, Transport};
 #[x_kube(cel)]
 #[x_kube(validation = Rule::new("self.filesystem != 'xfs' || !isQuantity(self.capacity) || quantity(self.capacity).compareTo(quantity('512Mi')) >= 0")
     .message("spec.capacity: xfs needs at least 512Mi; ask for more, or set spec.filesystem to ext4 or none"))]
+#[x_kube(validation = Rule::new("(has(self.bitmap) ? self.bitmap : '') == (has(oldSelf.bitmap) ? oldSelf.bitmap : '')")
+    .message("spec.bitmap: never changes; make a new volume and copy the data"))]
 pub struct MeshVolumeSpec {
     /// Usable size as a Kubernetes quantity, a whole number of MiB of at least 64Mi (512Mi for xfs). It may only grow.
     #[schemars(length(min = 1, max = 32))]
@@ -65,6 +67,15 @@ pub struct MeshVolumeSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub policy: Option<String>,
+    /// Write-intent bitmap of the array, before what the policy says. It is chosen once, when the volume is placed: see
+    /// `status.resolved.bitmap`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bitmap: Option<Bitmap>,
+    /// Node on which the volume will be used first: it gets a copy where every rule allows it, so that reads are local. It
+    /// rules nothing out, and moves nothing once the volume is placed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub preferred_node: Option<String>,
 }
 
 fn one() -> i32 {
@@ -94,7 +105,7 @@ pub struct MeshVolumeStatus {
     /// The `metadata.generation` that this status answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// `Ready`, `Degraded`, `Resynced`, and while true `Reconciling` and `Stalled`.
+    /// `Ready`, `Degraded`, `Resynced`, `AttachableAnywhere`, `ReadLatencyBalanced`, `TakeoverSupported`, and while true `Reconciling` and `Stalled`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use jiff::Timestamp;
-use meshstor_crds::{MeshNode, MeshReplica, Placement};
+use meshstor_crds::{Bitmap, Geometry, MeshNode, MeshReplica, Placement, Transport};
 use meshstor_operator::placement::{Cluster, Request, place};
 use serde_json::{Value, json};
 
@@ -38,7 +38,10 @@ pub fn run() -> Result<Vec<Row>> {
         for _ in 0..RUNS {
             let request = Request {
                 slots: &[(0, 0), (1, 0), (2, 0)],
-                width: 1,
+                geometry: Geometry::new(2, 1),
+                bitmap: Bitmap::Internal,
+                transport: Transport::Tcp,
+                preferred: None,
                 size: 100 << 30,
                 filesystem: meshstor_crds::Filesystem::Xfs,
                 placed: &[],

@@ -6,13 +6,13 @@ use super::{Candidate, Promises, Request};
 use crate::node;
 use jiff::Timestamp;
 use kube::ResourceExt as _;
-use meshstor_crds::{Drive, Filesystem, MIB, MeshNode, MeshReplica, Placement};
+use meshstor_crds::{Drive, Filesystem, MIB, MeshNode, MeshReplica, Placement, Transport, capability};
 use std::collections::BTreeSet;
 use std::fmt::{self, Display};
 use std::sync::Arc;
 
 /// Capabilities that any node of a volume needs: as a target, or as a consumer.
-const NEEDED: [&str; 4] = ["raid1", "nvmet-tcp", "nvme-tcp", "mdadm"];
+const NEEDED: [&str; 4] = [capability::RAID1, "nvmet-tcp", "nvme-tcp", "mdadm"];
 
 /// A filter's name and what it found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,7 +43,8 @@ pub(super) fn node_alone(node: &MeshNode, request: &Request<'_>, now: Timestamp)
     node_ready(node, now)?;
     node_schedulable(node)?;
     node_selected(node, request.rules)?;
-    node_capable(node, request)
+    node_capable(node, request)?;
+    node_fabric(node, request.transport)
 }
 
 /// A required rule of spreading that a node would break.
@@ -75,22 +76,23 @@ fn node_schedulable(node: &MeshNode) -> Result<(), Dropped> {
 }
 
 fn node_capable(node: &MeshNode, request: &Request<'_>) -> Result<(), Dropped> {
-    let lacks = |name: &str, why: &str| Err(drop_by("NodeCapable", format!("{name}: {why}")));
-    let kernel = node.status.as_ref().and_then(|s| s.kernel.as_ref());
-    let capability = |name: &str| kernel.and_then(|k| k.capabilities.iter().find(|c| c.name == name));
-    let striped = (request.width > 1).then_some("raid10");
-    for name in NEEDED.into_iter().chain(striped) {
-        match capability(name) {
-            None => return lacks(name, "not reported"),
-            Some(c) if !c.supported => return lacks(name, &c.message),
-            Some(_) => {}
-        }
+    let array = capability::of_array(request.geometry, request.bitmap);
+    for name in NEEDED.into_iter().chain(array) {
+        capability::of_node(node, name).map_err(|why| drop_by("NodeCapable", why))?;
     }
     // What a daemon does not report of these is not held against its node.
-    let others = ["nft"].into_iter().chain(mkfs(request.filesystem)).filter_map(capability);
-    match others.into_iter().find(|c| !c.supported) {
-        Some(c) => lacks(&c.name, &c.message),
-        None => Ok(()),
+    let kernel = node.status.as_ref().and_then(|s| s.kernel.as_ref());
+    let reported = |name: &&str| kernel.is_some_and(|k| k.capabilities.iter().any(|c| c.name == *name));
+    let others = ["nft"].into_iter().chain(mkfs(request.filesystem)).filter(reported);
+    others.map(|name| capability::of_node(node, name).map_err(|why| drop_by("NodeCapable", why))).collect()
+}
+
+/// RDMA cannot reach a node that has no address with it.
+fn node_fabric(node: &MeshNode, transport: Transport) -> Result<(), Dropped> {
+    let none = node.status.as_ref().is_none_or(|s| s.rdma_addresses.is_empty());
+    match transport {
+        Transport::Rdma if none => Err(drop_by("NodeFabric", "reports no RDMA address in status.rdmaAddresses")),
+        _ => Ok(()),
     }
 }
 
@@ -133,7 +135,7 @@ pub(super) fn drives<'a>(
         return Err(other_sector(pinned.unwrap_or_default()));
     }
     let promised = promises.on(super::name(node));
-    let room: Vec<Candidate<'_>> = right.into_iter().map(|drive| candidate(node, drive, promised)).collect();
+    let room: Vec<Candidate<'_>> = right.into_iter().map(|drive| candidate(node, drive, request, promised)).collect();
     let fits: Vec<Candidate<'_>> = room.iter().filter(|c| c.free >= request.size).copied().collect();
     if fits.is_empty() { Err(free_extent(&room, request.size)) } else { Ok(fits) }
 }
@@ -163,7 +165,7 @@ pub(super) fn each_drive<'a>(
     };
     let (mut fits, mut others) = (Vec::new(), Vec::new());
     for drive in node.status.as_ref().map_or(&[][..], |s| &s.drives) {
-        let candidate = candidate(node, drive, promised);
+        let candidate = candidate(node, drive, request, promised);
         match short(&candidate) {
             Some(why) => others.push(format!("{}: {why}", drive.id)),
             None => fits.push(candidate),
@@ -188,9 +190,10 @@ pub(super) fn drives_fit(fits: &[Candidate<'_>]) -> Dropped {
     drop_by("Drives", format!("{} {}{mixed}", fits.len(), if fits.len() == 1 { "fits" } else { "fit" }))
 }
 
-fn candidate<'a>(node: &'a MeshNode, drive: &'a Drive, promised: OnNode<'_>) -> Candidate<'a> {
+fn candidate<'a>(node: &'a MeshNode, drive: &'a Drive, request: &Request<'_>, promised: OnNode<'_>) -> Candidate<'a> {
     let (free, fill) = promised.room_and_fill(drive);
-    Candidate { free, fill, spare: 0, node, drive }
+    let preferred = request.preferred == Some(super::name(node));
+    Candidate { free, fill, spare: 0, preferred, node, drive }
 }
 
 fn drive_usable(all: &[Drive]) -> Dropped {

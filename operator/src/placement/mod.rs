@@ -14,7 +14,7 @@ use crate::node;
 use filters::Dropped;
 use jiff::Timestamp;
 use kube::ResourceExt as _;
-use meshstor_crds::{Drive, Filesystem, MeshNode, MeshReplica, Placement};
+use meshstor_crds::{Bitmap, Drive, Filesystem, Geometry, MeshNode, MeshReplica, Placement, Transport};
 use spread::{Found, Rules};
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
@@ -26,8 +26,12 @@ use std::sync::Arc;
 pub struct Request<'a> {
     /// Slots without a leg, each with its mirror set.
     pub slots: &'a [(i32, i32)],
-    /// Mirror sets of the array.
-    pub width: u32,
+    /// Copies and mirror sets of the array.
+    pub geometry: Geometry,
+    /// Its bitmap, never `auto`.
+    pub bitmap: Bitmap,
+    /// Fabric between its nodes.
+    pub transport: Transport,
     /// Partition size in bytes.
     pub size: u64,
     /// Filesystem that a consumer will make.
@@ -36,6 +40,8 @@ pub struct Request<'a> {
     pub placed: &'a [MeshReplica],
     /// The policy's rules. Labels are those of the `MeshNode` objects.
     pub rules: &'a Placement,
+    /// Node that gets the first leg where it passes all filters and no rule speaks for another.
+    pub preferred: Option<&'a str>,
 }
 
 /// Everything that placement may look at.
@@ -87,6 +93,8 @@ struct Candidate<'a> {
     fill: u8,
     /// For how many mirror sets its node still has drives, where that is to be evened out; 0 where it is not.
     spare: usize,
+    /// Its node is to have the first leg if it can.
+    preferred: bool,
     node: &'a MeshNode,
     drive: &'a Drive,
 }
@@ -116,7 +124,7 @@ fn name(node: &MeshNode) -> &str {
 /// # Errors
 /// A [`Refusal`] that names for each node the filter that dropped it.
 pub fn place(request: &Request<'_>, cluster: &Cluster<'_>) -> Result<Vec<Spot>, Refusal> {
-    if request.width > 1 {
+    if request.geometry.width() > 1 {
         return stripe::place(request, cluster);
     }
     let promises = Promises::of(cluster.replicas);
@@ -125,8 +133,10 @@ pub fn place(request: &Request<'_>, cluster: &Cluster<'_>) -> Result<Vec<Spot>, 
     let (fits, dropped) = sieve(request, cluster, &rules, &promises, pinned);
     let sectors: BTreeSet<i32> = fits.iter().map(Candidate::sector).collect();
     let options = sectors.iter().map(|sector| spread::choose(&rules, &fits, *sector, request.slots.len()));
-    // The most legs, then the emptiest drives; among equals the smaller sector size, which comes first.
-    let best = options.min_by_key(|found| (Reverse(found.chosen.len()), found.fullness())).unwrap_or_default();
+    // The most legs, then one on the preferred node, then the emptiest drives; among equals the smaller sector size, which comes first.
+    let best = options
+        .min_by_key(|found| (Reverse(found.chosen.len()), !found.chosen.iter().any(|c| c.preferred), found.fullness()))
+        .unwrap_or_default();
     if best.chosen.len() < request.slots.len() {
         return Err(refusal(request, &fits, best, dropped));
     }

@@ -154,8 +154,9 @@ impl<'a> Search<'_, 'a> {
             })
             .collect();
         let open = self.places.iter().enumerate().filter(|(at, place)| free[place.class] && !chosen.contains(at));
-        // They are in order, and of equals the first is taken.
-        open.min_by_key(|(_, place)| self.doubles(chosen, place)).map(|(at, _)| at)
+        // They are in order, and of equals the first is taken; the first leg of all goes to the preferred node.
+        let other = |place: &Place<'_>| chosen.is_empty() && !place.candidate.preferred;
+        open.min_by_key(|(_, place)| (self.doubles(chosen, place), other(place))).map(|(at, _)| at)
     }
 
     fn clash(&self, class: usize, other: usize) -> Option<String> {

@@ -66,7 +66,7 @@ fn whole_copies(request: &Request<'_>, cluster: &Cluster<'_>, offers: &[Offer<'_
     if !request.placed.is_empty() {
         return None;
     }
-    let width = usize::try_from(request.width).ok()?;
+    let width = usize::try_from(request.geometry.width()).ok()?;
     let rules = Rules::of(request.rules, &[], |name| node::find(cluster.nodes, name));
     // The drive that takes part and fits worst speaks for its node.
     let wide = offers.iter().filter(|o| rules.broken_by(o.node).is_none());

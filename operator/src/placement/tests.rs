@@ -85,8 +85,84 @@ fn run_by(
 ) -> Result<Vec<Spot>, Refusal> {
     let nodes: Vec<Arc<MeshNode>> = nodes.into_iter().map(Arc::new).collect();
     let slots: Vec<(i32, i32)> = slots.iter().map(|slot| (*slot, 0)).collect();
-    let request = Request { slots: &slots, width: 1, size: want * MIB, filesystem: Filesystem::Xfs, placed, rules };
+    let request = request(&slots, Geometry::new(2, 1), want * MIB, placed, rules);
     place(&request, &Cluster { nodes: &nodes, replicas, now: now() })
+}
+
+fn request<'a>(
+    slots: &'a [(i32, i32)],
+    geometry: Geometry,
+    size: u64,
+    placed: &'a [MeshReplica],
+    rules: &'a Placement,
+) -> Request<'a> {
+    let (bitmap, transport, filesystem) = (Bitmap::Internal, Transport::Tcp, Filesystem::Xfs);
+    Request { slots, geometry, bitmap, transport, size, filesystem, placed, rules, preferred: None }
+}
+
+/// The preferred node gets the first leg although others are emptier, unless a rule or a filter speaks against it.
+#[test]
+fn the_preferred_node_gets_the_first_leg() {
+    let nodes = |full: u64| -> Vec<Arc<MeshNode>> {
+        let zoned = |name: &str, zone: &str, free: u64| {
+            let mut node = node(name, vec![drive(&format!("{name}-d"), &[free], 512)]);
+            node.labels_mut().insert("zone".into(), zone.into());
+            Arc::new(node)
+        };
+        vec![zoned("a", "1", 2000), zoned("b", "1", 1900), zoned("c", "2", full)]
+    };
+    let place = |placement: &Placement, nodes: &[Arc<MeshNode>], preferred, placed: &[MeshReplica]| {
+        let slots: &[(i32, i32)] = if placed.is_empty() { &[(0, 0), (1, 0)] } else { &[(1, 0)] };
+        let request = request(slots, Geometry::new(2, 1), 520 * MIB, placed, placement);
+        let spots = place(&Request { preferred, ..request }, &Cluster { nodes, replicas: placed, now: now() });
+        spots.unwrap().into_iter().map(|s| s.node).collect::<Vec<_>>()
+    };
+    let free = Placement::default();
+    assert_eq!(place(&free, &nodes(900), None, &[]), ["a", "b"]);
+    assert_eq!(place(&free, &nodes(900), Some("c"), &[]), ["c", "a"]);
+    // It has no room, or is not there.
+    assert_eq!(place(&free, &nodes(300), Some("c"), &[]), ["a", "b"]);
+    assert_eq!(place(&free, &nodes(900), Some("z"), &[]), ["a", "b"]);
+    // A label that a leg is under already weighs more, and a required one decides.
+    let zones = |mode| spread(&[("zone", mode)]);
+    assert_eq!(place(&zones(Required), &nodes(900), Some("b"), &[]), ["b", "c"]);
+    let placed = [leg("w-0", 0, "a", "a-d", 520)];
+    assert_eq!(place(&zones(Preferred), &nodes(900), Some("b"), &placed), ["c"]);
+    assert_eq!(place(&zones(Required), &nodes(900), Some("b"), &placed), ["c"]);
+    // Striped: its copy is the first.
+    let wide = |name: &str| {
+        let drives = (0..2).map(|n| drive(&format!("{name}-{n}"), &[900], 512)).collect();
+        Arc::new(node(name, drives))
+    };
+    let nodes = ["a", "b", "c"].map(wide);
+    let geometry = Geometry::new(2, 2);
+    let slots: Vec<(i32, i32)> = geometry.legs().collect();
+    let request = Request { preferred: Some("c"), ..request(&slots, geometry, 520 * MIB, &[], &free) };
+    let spots = super::place(&request, &Cluster { nodes: &nodes, replicas: &[], now: now() }).unwrap();
+    let firsts: Vec<&str> = spots.iter().filter(|s| s.slot % 2 == 0).map(|s| s.node.as_str()).collect();
+    assert_eq!(firsts, ["c", "c"]);
+}
+
+/// What an array or its fabric needs and a node does not report drops the node, by name.
+#[test]
+fn bitmap_and_fabric_are_filters() {
+    let nodes = ["a", "b"].map(|name| Arc::new(node(name, vec![drive(&format!("{name}-d"), &[900], 512)])));
+    let free = Placement::default();
+    let request = request(&[(0, 0), (1, 0)], Geometry::new(2, 1), 520 * MIB, &[], &free);
+    let refused = |request: &Request<'_>, nodes: &[Arc<MeshNode>]| {
+        super::place(request, &Cluster { nodes, replicas: &[], now: now() }).unwrap_err().to_string()
+    };
+    let lockless = refused(&Request { bitmap: Bitmap::Lockless, ..request }, &nodes);
+    assert!(lockless.contains("a: NodeCapable (llbitmap: not reported)"), "{lockless}");
+    let rdma = Request { transport: Transport::Rdma, ..request };
+    let said = refused(&rdma, &nodes);
+    assert!(said.contains("b: NodeFabric (reports no RDMA address in status.rdmaAddresses)"), "{said}");
+    let with = nodes.map(|node| {
+        let mut node = MeshNode::clone(&node);
+        node.status.as_mut().unwrap().rdma_addresses = vec!["10.0.0.1".into()];
+        Arc::new(node)
+    });
+    assert!(super::place(&rdma, &Cluster { nodes: &with, replicas: &[], now: now() }).is_ok());
 }
 
 /// A node with labels and one empty drive of 900 MiB.
@@ -358,7 +434,7 @@ fn run_striped(
     let nodes: Vec<Arc<MeshNode>> = nodes.iter().cloned().map(Arc::new).collect();
     let taken = |slot: i32| placed.iter().any(|leg| leg.spec.slot == slot);
     let slots: Vec<(i32, i32)> = Geometry::new(copies, width).legs().filter(|(slot, _)| !taken(*slot)).collect();
-    let request = Request { slots: &slots, width, size: 520 * MIB, filesystem: Filesystem::Xfs, placed, rules };
+    let request = request(&slots, Geometry::new(copies, width), 520 * MIB, placed, rules);
     place(&request, &Cluster { nodes: &nodes, replicas: placed, now: now() })
 }
 

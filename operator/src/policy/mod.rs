@@ -1,4 +1,4 @@
-//! `ReplicaSetPolicy`: says whether what it asks for is there.
+//! `ReplicaSetPolicy`: says what it comes to.
 
 use crate::MANAGER;
 use crate::context::Context;
@@ -8,29 +8,20 @@ use kube::api::{Api, Patch, PatchParams};
 use kube::runtime::controller::Action;
 use kube::{Resource as _, ResourceExt as _};
 use meshstor_crds::conditions::{self, Want};
-use meshstor_crds::{Bitmap, ReplicaSetPolicy, ReplicaSetPolicySpec, ReplicaSetPolicyStatus, Time, Transport};
+use meshstor_crds::{Bitmap, ReplicaSetPolicy, ReplicaSetPolicyStatus, Time};
 use std::sync::Arc;
 
-/// The fields of `policy` that ask for what nothing realises yet.
-pub fn not_implemented(policy: &ReplicaSetPolicySpec) -> Vec<String> {
-    let fields = [
-        (policy.bitmap == Bitmap::Lockless, "spec.bitmap=lockless"),
-        (policy.bitmap == Bitmap::None, "spec.bitmap=none"),
-        (policy.transport == Transport::Rdma, "spec.transport=rdma"),
-    ];
-    fields.into_iter().filter(|(asked, _)| *asked).map(|(_, field)| field.to_owned()).collect()
-}
+/// What it costs to have no bitmap, for the conditions of policies and volumes.
+pub const WITHOUT_BITMAP: &str =
+    "; without a bitmap all of an array is copied after a crash of its consumer, and all of a leg each time it returns";
 
 /// The status of `policy`.
 pub fn status(policy: &ReplicaSetPolicy, now: Timestamp) -> ReplicaSetPolicyStatus {
-    let missing = not_implemented(&policy.spec);
-    let wants = if missing.is_empty() {
-        vec![Want::new(conditions::READY, true, conditions::REASON_OK, "volumes may use it")]
-    } else {
-        let message = format!("not implemented: {}; volumes of this policy are not placed", missing.join(", "));
-        let want = |type_, status| Want::new(type_, status, conditions::REASON_NOT_IMPLEMENTED, message.clone());
-        vec![want(conditions::READY, false), want(conditions::STALLED, true)]
-    };
+    let mut message = "volumes may use it".to_owned();
+    if policy.spec.bitmap == Bitmap::None {
+        message += WITHOUT_BITMAP;
+    }
+    let wants = [Want::new(conditions::READY, true, conditions::REASON_OK, message)];
     let old = policy.status.as_ref().map_or(&[][..], |s| &s.conditions);
     let generation = policy.metadata.generation;
     ReplicaSetPolicyStatus {
@@ -69,18 +60,15 @@ pub fn on_error(policy: Arc<ReplicaSetPolicy>, failure: &Error, _: Arc<Context>)
 #[cfg(test)]
 mod tests {
     use super::*;
+    use meshstor_crds::ReplicaSetPolicySpec;
 
     #[test]
-    fn names_every_field_that_is_not_there() {
-        assert_eq!(not_implemented(&ReplicaSetPolicySpec::default()), Vec::<String>::new());
-        let mut spec = ReplicaSetPolicySpec { bitmap: Bitmap::Lockless, ..ReplicaSetPolicySpec::default() };
-        spec.transport = Transport::Rdma;
-        let policy = ReplicaSetPolicy::new("p", spec);
-        let status = status(&policy, Timestamp::UNIX_EPOCH);
-        let message = &status.conditions[0].message;
-        assert_eq!((status.conditions.len(), status.conditions[0].status.as_str()), (2, "False"));
-        for field in ["spec.bitmap=lockless", "spec.transport=rdma"] {
-            assert!(message.contains(field), "{message}");
-        }
+    fn a_policy_says_what_no_bitmap_costs() {
+        let said = |bitmap| {
+            let spec = ReplicaSetPolicySpec { bitmap, ..ReplicaSetPolicySpec::default() };
+            status(&ReplicaSetPolicy::new("p", spec), Timestamp::UNIX_EPOCH).conditions[0].message.clone()
+        };
+        assert_eq!(said(Bitmap::Auto), "volumes may use it");
+        assert!(said(Bitmap::None).contains("copied after a crash"), "{}", said(Bitmap::None));
     }
 }

@@ -9,6 +9,7 @@ pub mod edit;
 pub mod events;
 pub mod grants;
 pub mod guard;
+pub mod kernels;
 pub mod placing;
 pub mod plan;
 pub mod status;

@@ -56,11 +56,14 @@ fn spots(world: &World, settled: &Settled, slots: &[(i32, i32)]) -> Result<Vec<S
     let rules = rules(world)?;
     let request = Request {
         slots,
-        width: settled.geometry.width(),
+        geometry: settled.geometry,
+        bitmap: settled.resolved.bitmap,
+        transport: settled.resolved.transport,
         size: settled.size,
         filesystem: world.volume.spec.filesystem,
         placed: &world.legs,
         rules: &rules,
+        preferred: world.volume.spec.preferred_node.as_deref(),
     };
     let cluster = Cluster { nodes: &world.nodes, replicas: &world.all_legs, now: world.now };
     let unschedulable =

@@ -1,6 +1,7 @@
 //! A volume's status as a pure function of what was observed. It never lies upward (I7).
 
 use super::action::{Plan, Refusal};
+use super::kernels;
 use super::validate::Settled;
 use super::verdict::{self, Picture, Verdict};
 use super::world::{World, prepared};
@@ -17,6 +18,8 @@ pub fn status(world: &World, settled: &Result<Settled, Refusal>, plan: &Plan) ->
     let verdict = verdict(world, settled, plan, &picture);
     let mut wants = verdict.wants();
     wants.extend([degraded(world, &picture), resynced(world, &picture)]);
+    wants.push(kernels::attachable_anywhere(world, resolved.as_ref()));
+    wants.extend(kernels::of_consumer(world, &old.conditions));
     if world.deleting()
         && world.wanted().is_some()
         && !wants.iter().any(|w| w.type_ != conditions::READY && is_progress(w))
@@ -147,10 +150,26 @@ fn resynced(world: &World, picture: &Picture) -> Want {
         return said(None, conditions::REASON_CONSUMER_UNREACHABLE, "the consumer does not answer");
     }
     if picture.rebuilding {
-        return said(Some(false), conditions::REASON_REBUILDING, "a rebuild or resync is running");
+        return said(Some(false), conditions::REASON_REBUILDING, &progress(world));
     }
     if picture.copies < picture.wanted {
         return said(Some(false), conditions::REASON_LEG_MISSING, "a leg is missing and must be rebuilt");
     }
     said(Some(true), conditions::REASON_OK, "every copy is in sync")
+}
+
+/// What is copied, how far it is, and when it should end, as the consumer last said it.
+fn progress(world: &World) -> String {
+    let array = world.array();
+    let legs = array.iter().flat_map(|a| &a.members).filter(|m| m.state == MemberState::Rebuilding);
+    let legs: Vec<&str> = legs.map(|m| m.leg.as_str()).collect();
+    let what = if legs.is_empty() { "a resync runs".to_owned() } else { format!("{} is copied to", legs.join(", ")) };
+    let Some(resync) = array.and_then(|a| a.resync.as_ref()) else { return what };
+    let mib = |bytes: i64| bytes >> 20;
+    let bytes = resync.done_bytes.zip(resync.total_bytes);
+    let bytes = bytes.map(|(done, all)| format!(", {} of {} MiB", mib(done), mib(all)));
+    let speed = resync.bytes_per_second.map(|speed| format!(", {} MiB/s", mib(speed)));
+    let left = resync.remaining_seconds.map(|seconds| format!(", about {seconds} s left"));
+    let rest: String = [bytes, speed, left].into_iter().flatten().collect();
+    format!("{what}: {} %{rest}", resync.percent)
 }

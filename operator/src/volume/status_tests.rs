@@ -8,8 +8,8 @@ use super::validate::validate;
 use super::world::World;
 use super::{clocks::REVOKE_GRACE, events};
 use meshstor_crds::{
-    Bitmap, Ended, EndedReason, LegState, MemberState, MeshVolumeStatus, ReplicaSetPolicy, ReplicaSetPolicySpec,
-    Resync, TermPhase, conditions,
+    Bitmap, Capability, Ended, EndedReason, Kernel, LegState, MemberState, MeshVolumeStatus, ReplicaSetPolicy,
+    ReplicaSetPolicySpec, Resync, TermPhase, conditions,
 };
 use std::time::Duration;
 
@@ -66,7 +66,13 @@ fn too_few_copies_is_not_ready() {
     show(&mut world, &[("v-0", MemberState::InSync), ("v-1", MemberState::Rebuilding)]);
     term_mut(&mut world).in_sync = vec!["v-0".into()];
     let array = world.attachment.as_mut().unwrap().status.as_mut().unwrap().array.as_mut().unwrap();
-    array.resync = Some(Resync { percent: 40, remaining_seconds: None });
+    array.resync = Some(Resync {
+        percent: 40,
+        remaining_seconds: Some(30),
+        done_bytes: Some(400 << 20),
+        total_bytes: Some(1000 << 20),
+        bytes_per_second: Some(20 << 20),
+    });
     is(&world, "False/TooFewCopies", "True/TooFewCopies -", "True/Rebuilding", "False/Rebuilding");
     let status = look(&world);
     assert_eq!((status.resync.as_deref(), status.legs[1].state), (Some("40%"), LegState::Rebuilding));
@@ -180,10 +186,32 @@ fn the_policy_is_resolved_once() {
     assert_eq!(validate(&world).unwrap_err().reason, "Invalid");
     let spec = ReplicaSetPolicySpec { bitmap: Bitmap::None, ..ReplicaSetPolicySpec::default() };
     world.policy = Some(ReplicaSetPolicy::new("p", spec));
-    let refusal = validate(&world).unwrap_err();
-    assert_eq!(refusal.message, "policy: spec.bitmap=none not implemented; nothing was changed");
+    assert_eq!(validate(&world).unwrap().resolved.bitmap, Bitmap::None);
     world.volume.status.get_or_insert_default().resolved = Some(settled.resolved.clone());
     assert_eq!(validate(&world).unwrap().resolved, settled.resolved, "frozen");
+}
+
+/// `auto` is the lockless bitmap only where every node is proved to be right with it; what the volume says goes first.
+#[test]
+fn the_bitmap_is_one_that_every_node_can_run() {
+    let mut world = detached();
+    let report = |world: &mut World, node: usize, names: &[&str]| {
+        let capability = |name: &&str| Capability { name: (*name).to_owned(), supported: true, message: String::new() };
+        let kernel = Kernel { release: "7.3".into(), capabilities: names.iter().map(capability).collect() };
+        std::sync::Arc::make_mut(&mut world.nodes[node]).status.get_or_insert_default().kernel = Some(kernel);
+    };
+    let bitmap = |world: &World| validate(world).unwrap().resolved.bitmap;
+    (0..3).for_each(|n| report(&mut world, n, &["raid1", "llbitmap"]));
+    assert_eq!(bitmap(&world), Bitmap::Internal, "it is there, but not proved");
+    (0..3).for_each(|n| report(&mut world, n, &["raid1", "llbitmap", "llbitmap-raid10"]));
+    assert_eq!(bitmap(&world), Bitmap::Lockless);
+    report(&mut world, 1, &["raid1"]);
+    assert_eq!(bitmap(&world), Bitmap::Internal);
+    world.volume.spec.bitmap = Some(Bitmap::None);
+    assert_eq!(bitmap(&world), Bitmap::None);
+    world.nodes.clear();
+    world.volume.spec.bitmap = Some(Bitmap::Auto);
+    assert_eq!(bitmap(&world), Bitmap::Internal);
 }
 
 /// I4: the same world gives the same status, so that nothing is sent.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 /// The record of a volume that never had one: it starts from all legs, each proved blank.
 pub fn first(world: &World) -> Option<Term> {
-    let node = world.wanted().filter(|node| world.node_ready(node).is_ok())?;
+    let node = world.wanted().filter(|node| world.willing(node))?;
     if world.term().is_some() || world.legs.is_empty() || !world.legs.iter().all(blank) {
         return None;
     }
@@ -35,7 +35,7 @@ pub fn next(world: &World) -> Option<Term> {
         Some(node) if node == term.node => restart(world).then_some(node)?,
         Some(node) => world.over().then_some(node)?,
     };
-    let willing = world.wanted().is_none() || world.node_ready(node).is_ok();
+    let willing = world.wanted().is_none() || world.willing(node);
     willing.then(|| successor(term, node))
 }
 

@@ -2,10 +2,10 @@
 
 use super::action::Refusal;
 use super::world::World;
-use crate::policy;
 use meshstor_crds::geometry::HEADROOM;
 use meshstor_crds::{
-    Bitmap, Geometry, MeshReplica, MeshVolumeSpec, ReplicaSetPolicySpec, ResolvedPolicy, conditions, quantity,
+    Bitmap, Geometry, MeshNode, MeshReplica, MeshVolumeSpec, ReplicaSetPolicySpec, ResolvedPolicy, capability,
+    conditions, quantity,
 };
 
 /// A spec that can be carried out.
@@ -77,17 +77,26 @@ fn resolve(world: &World, spec: &MeshVolumeSpec) -> Result<ResolvedPolicy, Refus
         (Some(_), Some(policy)) => policy.spec.clone(),
         (Some(name), None) => return Err(no_policy(name)),
     };
-    let missing = policy::not_implemented(&policy);
-    if !missing.is_empty() {
-        return Err(not_implemented(format!("policy: {} not", missing.join(", "))));
-    }
     Ok(ResolvedPolicy {
         min_in_sync: policy.min_in_sync.unwrap_or_else(|| (spec.replica_count - 1).max(1)),
-        bitmap: Bitmap::Internal,
+        bitmap: bitmap(world, spec.bitmap.unwrap_or(policy.bitmap)),
         transport: policy.transport,
         missing_member_timeout_seconds: policy.missing_member_timeout_seconds,
         io_queues: policy.connection.io_queues,
         queue_size: policy.connection.queue_size,
         keep_alive_seconds: policy.connection.keep_alive_seconds,
     })
+}
+
+/// `auto` is the lockless bitmap where every node that is there runs a kernel of which it is proved that it is right, whatever the
+/// geometry; else the classic one. An array that a node cannot run could not be moved to it.
+fn bitmap(world: &World, asked: Bitmap) -> Bitmap {
+    let proved = |node: &MeshNode| {
+        [capability::LLBITMAP, capability::LLBITMAP_RAID10].iter().all(|name| capability::of_node(node, name).is_ok())
+    };
+    match asked {
+        Bitmap::Auto if !world.nodes.is_empty() && world.nodes.iter().all(|node| proved(node)) => Bitmap::Lockless,
+        Bitmap::Auto => Bitmap::Internal,
+        other => other,
+    }
 }

@@ -3,10 +3,11 @@
 use super::clocks::REVOKE_GRACE;
 use super::terms::{self, Answers};
 use super::world::{World, prepared};
+use crate::policy::WITHOUT_BITMAP;
 use kube::ResourceExt as _;
 use meshstor_crds::conditions::{self, Want};
 use meshstor_crds::geometry;
-use meshstor_crds::{EndedReason, MeshReplica, Term, TermPhase};
+use meshstor_crds::{Bitmap, EndedReason, MeshReplica, Term, TermPhase};
 
 /// The numbers behind the conditions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -176,7 +177,13 @@ fn first_attach(world: &World, node: &str) -> Verdict {
 /// The record is about to move to `node`; that waits until the node answers.
 fn unready_node(world: &World, node: &str, what: &str) -> Verdict {
     match world.node_ready(node) {
-        Ok(()) => Verdict::Going(conditions::REASON_ATTACHING, format!("attaching on {node}")),
+        Ok(()) => match world.can_run(node) {
+            Ok(()) => Verdict::Going(conditions::REASON_ATTACHING, format!("attaching on {node}")),
+            Err(why) => Verdict::Stuck(
+                conditions::REASON_MISSING_CAPABILITY,
+                format!("{node} cannot run it: {why}; attach it on another node"),
+            ),
+        },
         Err(crate::node::NotReady::Unknown) => {
             Verdict::Stuck(conditions::REASON_NOT_FOUND, format!("wanted on {node}: there is no MeshNode of that name"))
         }
@@ -225,7 +232,10 @@ fn running(world: &World, term: &Term, picture: &Picture) -> Verdict {
         let message = with_daemon(world, format!("{} is {what} epoch {}", term.node, term.epoch));
         return Verdict::Going(conditions::REASON_ATTACHING, message);
     }
-    let message = format!("attached on {} with {} of {} copies", term.node, picture.copies, picture.wanted);
+    let mut message = format!("attached on {} with {} of {} copies", term.node, picture.copies, picture.wanted);
+    if world.volume.status.as_ref().and_then(|s| s.resolved.as_ref()).is_some_and(|r| r.bitmap == Bitmap::None) {
+        message += WITHOUT_BITMAP;
+    }
     if picture.copies >= picture.min_in_sync {
         Verdict::Ready(conditions::REASON_ATTACHED, message)
     } else {

@@ -1,11 +1,13 @@
 //! What was observed of one volume: the only input of planning and of status.
 
 use super::clocks::Clocks;
+use super::kernels;
 use crate::node::{self, NotReady};
 use jiff::Timestamp;
 use kube::ResourceExt as _;
 use meshstor_crds::{
-    ArrayStatus, EndedReason, MeshAttachment, MeshNode, MeshReplica, MeshVolume, ReplicaSetPolicy, Term, TermPhase,
+    ArrayStatus, EndedReason, Geometry, MeshAttachment, MeshNode, MeshReplica, MeshVolume, ReplicaSetPolicy, Term,
+    TermPhase,
 };
 use std::sync::Arc;
 
@@ -94,6 +96,28 @@ impl World {
     /// [`NotReady`], for people.
     pub fn node_ready(&self, name: &str) -> Result<(), NotReady> {
         node::find(&self.nodes, name).ok_or(NotReady::Unknown).and_then(|n| node::ready(n, self.now))
+    }
+
+    /// Whether the kernel of `node` can run the volume's array, and its fabric reach the legs. Nobody is told of a node that is
+    /// not there: that is [`World::node_ready`]'s to say.
+    ///
+    /// # Errors
+    /// What the node lacks.
+    pub fn can_run(&self, node: &str) -> Result<(), String> {
+        match (self.volume.status.as_ref().and_then(|s| s.resolved.as_ref()), node::find(&self.nodes, node)) {
+            (Some(resolved), Some(node)) => kernels::can_run(node, self.geometry(), resolved),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether an epoch may be begun for `node`: it answers, and can run the array.
+    pub fn willing(&self, node: &str) -> bool {
+        self.node_ready(node).is_ok() && self.can_run(node).is_ok()
+    }
+
+    /// That of its legs; of its spec, where it has none.
+    pub fn geometry(&self) -> Geometry {
+        if self.legs.is_empty() { Geometry::of_spec(&self.volume.spec) } else { Geometry::about(&self.legs) }
     }
 
     /// Names of S.
