@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use anyhow::{Context as _, anyhow};
 use clap::{Parser, ValueEnum};
 use kube::Client;
+use meshstor_crds::capability;
 use meshstor_node_daemon::control::cluster::KubeCluster;
 use meshstor_node_daemon::control::context::{Context, Timing};
 use meshstor_node_daemon::control::dispatch::{Dispatch, caches};
@@ -135,7 +136,7 @@ async fn work(options: Options, host: Arc<RealHost>, facts: NodeFacts, client: C
     let (caches, changes) = caches(&client).await.context("fill the caches")?;
     let name = options.node_name.clone();
     let cluster = KubeCluster::new(client.clone(), &name, caches.attachments, caches.replicas, caches.volumes);
-    let measured = |(name, there, _): &(String, bool, String)| *there && name.contains("latency");
+    let can = |wanted: &str| facts.capabilities.iter().any(|(name, there, _)| *there && name == wanted);
     let ctx = Arc::new(Context {
         node: name,
         incarnation: uuid::Uuid::new_v4().to_string(),
@@ -143,10 +144,12 @@ async fn work(options: Options, host: Arc<RealHost>, facts: NodeFacts, client: C
         addresses: options.addresses,
         host,
         cluster: Arc::new(cluster),
-        write_mostly: !facts.capabilities.iter().any(measured),
+        latency_balance: can(capability::LATENCY_BALANCE),
+        takeover: can(capability::TAKEOVER),
         wakeups: Arc::new(SysfsWakeups::start("/sys".into()).context("watch the kernel")?),
         timing: Timing::default(),
         override_addresses: Mutex::default(),
+        rdma: Mutex::new(facts.rdma),
         node_changed: Notify::new(),
         gates: Mutex::new(HashMap::new()),
     });

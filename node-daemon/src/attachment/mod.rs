@@ -5,6 +5,7 @@
 //! rest of the status says, [`view`] what is looked at. Nothing here touches the host or the API server.
 
 mod end;
+mod features;
 pub mod record;
 mod report;
 mod run;

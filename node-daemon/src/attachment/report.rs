@@ -4,7 +4,7 @@ use meshstor_crds::conditions::{self as c, Want};
 use meshstor_crds::geometry::Unsound;
 use meshstor_crds::{ArrayStatus, EndedReason, Member, MemberState, MeshAttachmentStatus, Resync, Term, TermPhase};
 
-use super::{Leg, Step, View};
+use super::{Leg, Step, View, features};
 use crate::host::{ArrayFacts, MemberFacts, SyncFacts};
 
 /// Writes the status where it changed and is this node's to write.
@@ -22,7 +22,8 @@ pub(super) fn refresh(view: &View<'_>, mut status: MeshAttachmentStatus) -> Mesh
     let Some(term) = status.term.clone() else { return status };
     status.array = array(view, &term, &status);
     let generation = view.attachment.metadata.generation;
-    let wants = wants(view, &term, &status);
+    let mut wants = wants(view, &term, &status);
+    wants.extend(features::wants(view, &status));
     status.conditions = c::apply(&status.conditions, &wants, generation, view.now);
     status.observed_generation = generation;
     status
@@ -102,7 +103,10 @@ fn steady(old: Option<i64>, new: Option<i64>) -> Option<i64> {
     }
 }
 
-/// Progress in tens of percent; the estimate changes only with it.
+/// `sync_completed` counts in these, whatever a drive's sectors are.
+const SECTOR: u64 = 512;
+
+/// Progress in tens of percent; the other numbers change only with it.
 fn resync(sync: &SyncFacts, old: Option<&ArrayStatus>) -> Resync {
     let done = sync.done.saturating_mul(100).checked_div(sync.total).unwrap_or(0).min(100) / 10 * 10;
     let percent = i32::try_from(done).unwrap_or(0);
@@ -111,15 +115,19 @@ fn resync(sync: &SyncFacts, old: Option<&ArrayStatus>) -> Resync {
     }
     let left = sync.total.saturating_sub(sync.done) / 2;
     let seconds = left.checked_div(sync.speed_kib).and_then(|s| i64::try_from(s.div_ceil(30) * 30).ok());
-    Resync { percent, remaining_seconds: seconds.filter(|_| sync.total > 0) }
+    let known = |bytes: u64| i64::try_from(bytes).ok().filter(|_| sync.total > 0);
+    Resync {
+        percent,
+        remaining_seconds: seconds.filter(|_| sync.total > 0),
+        done_bytes: known(sync.done.saturating_mul(SECTOR)),
+        total_bytes: known(sync.total.saturating_mul(SECTOR)),
+        bytes_per_second: known(sync.speed_kib.saturating_mul(1024)).filter(|speed| *speed > 0),
+    }
 }
 
 /// Held writes of an older epoch must never end as success for anybody who can see it.
 const OLDER: &str = "an array of an older epoch is still here and may hold writes that must not end; \
                      stop what uses it, or reboot the node";
-
-/// MD's RAID10 heeds no write-mostly: only a kernel that measures latency keeps its reads on the near legs.
-const READS_ANYWHERE: &str = "attached; a RAID10 on this kernel reads from remote legs as from local ones";
 
 fn ready(message: &str, reason: &'static str) -> Vec<Want> {
     vec![Want::new(c::READY, true, reason, message)]
@@ -211,6 +219,5 @@ fn running(view: &View<'_>, term: &Term, status: &MeshAttachmentStatus) -> Vec<W
         let message = format!("{copies} in-sync copies, {wanted} are to be kept");
         return busy(c::REASON_TOO_FEW_COPIES, message);
     }
-    let anywhere = view.striped() && view.params.is_some_and(|p| p.write_mostly);
-    ready(if anywhere { READS_ANYWHERE } else { "attached" }, c::REASON_ATTACHED)
+    ready("attached", c::REASON_ATTACHED)
 }

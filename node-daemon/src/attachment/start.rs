@@ -48,7 +48,7 @@ pub(super) fn assemble(view: &View<'_>) -> Step {
     let Some(members) = members(view) else { return reach(view).unwrap_or_else(|| report::step(view)) };
     let Ok((geometry, size)) = view.shape() else { return report::step(view) };
     let name = view.attachment.metadata.name.clone().unwrap_or_default();
-    let spec = ArraySpec { uuid: params.uuid, name, geometry, members, size };
+    let spec = ArraySpec { uuid: params.uuid, name, geometry, members, size, bitmap: params.bitmap };
     let initialised = view.term().is_some_and(|t| t.initialised);
     if initialised { Step::Assemble(spec) } else { Step::Create(spec) }
 }
@@ -69,12 +69,13 @@ fn reach(view: &View<'_>) -> Option<Step> {
 pub(super) fn connect(view: &View<'_>, leg: &super::Leg<'_>) -> Option<Step> {
     let params = view.params?;
     let export = leg.export(view.epoch()).filter(|_| !view.burnt(leg))?;
-    Some(Step::Connect { leg: leg.name().to_owned(), spec: spec(export, params) })
+    Some(Step::Connect { leg: leg.name().to_owned(), spec: spec(leg, export, params) })
 }
 
-fn spec(export: &Export, params: &super::Params) -> ConnectSpec {
+fn spec(leg: &super::Leg<'_>, export: &Export, params: &super::Params) -> ConnectSpec {
     ConnectSpec {
         nqn: export.nqn.clone(),
+        transport: leg.replica.spec.transport,
         address: export.address.clone(),
         port: u16::try_from(export.port).unwrap_or(0),
         io_queues: params.io_queues,

@@ -89,6 +89,8 @@ impl Bed {
             slots: 2,
             set_slots: Some(2),
             frozen: false,
+            bitmap: Some(meshstor_crds::Bitmap::Internal),
+            latency_balance: None,
             degraded: 0,
             members: vec![member("p1"), member("nvme0n1")],
             sync: None,
@@ -130,6 +132,8 @@ impl Bed {
             queue_size: 64,
             keep_alive: 2,
             write_mostly: true,
+            takeover: false,
+            bitmap: meshstor_crds::Bitmap::Internal,
             uuid: Uuid::nil(),
         };
         look(&View {

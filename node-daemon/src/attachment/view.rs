@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use meshstor_crds::geometry::{self, HEADROOM, Unsound};
-use meshstor_crds::{Geometry, MeshAttachment, MeshAttachmentStatus, MeshReplica, Term, TermPhase, Time, naming};
+use meshstor_crds::{
+    Bitmap, Geometry, MeshAttachment, MeshAttachmentStatus, MeshReplica, Term, TermPhase, Time, naming,
+};
 use uuid::Uuid;
 
 use crate::host::{ArrayFacts, ConnectionFacts, Content, ControllerState, LegFacts, MemberFacts};
@@ -25,6 +27,10 @@ pub struct Params {
     pub keep_alive: u16,
     /// Remote legs get no reads: the kernel cannot tell a slow path from a fast one.
     pub write_mostly: bool,
+    /// The kernel makes a RAID1 a RAID10 in place.
+    pub takeover: bool,
+    /// Write-intent bitmap of the array.
+    pub bitmap: Bitmap,
     /// Array UUID.
     pub uuid: Uuid,
 }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use kube::Resource;
+use meshstor_crds::Transport;
 use tokio::sync::Notify;
 
 use super::cluster::Cluster;
@@ -46,14 +47,19 @@ pub struct Context {
     pub host: Arc<dyn Host>,
     /// The API server.
     pub cluster: Arc<dyn Cluster>,
-    /// Remote legs are kept from reads: the kernel has no latency of its own to go by.
-    pub write_mostly: bool,
+    /// The kernel chooses the member for each read by its measured latency; where it does not, remote legs of a RAID1 are
+    /// kept from reads.
+    pub latency_balance: bool,
+    /// The kernel makes a RAID1 a RAID10 in place.
+    pub takeover: bool,
     /// Who tells when arrays change.
     pub wakeups: Arc<dyn Wakeups>,
     /// Times.
     pub timing: Timing,
     /// Addresses that the `MeshNode` names instead.
     pub override_addresses: Mutex<Vec<String>>,
+    /// Addresses of the node on interfaces with RDMA, as it was last seen.
+    pub rdma: Mutex<Vec<String>>,
     /// The node's drives may have changed.
     pub node_changed: Notify,
     /// One per volume: an assembly that takes a local leg, and the leg's ledger, never change at the same time.
@@ -67,9 +73,18 @@ impl Context {
         Arc::clone(gates.entry(volume.to_owned()).or_default())
     }
 
-    /// The address at which exports listen.
-    pub fn address(&self) -> Option<String> {
-        self.listen().first().cloned()
+    /// The address at which exports of that fabric listen.
+    pub fn address(&self, transport: Transport) -> Option<String> {
+        let all = self.listen();
+        match transport {
+            Transport::Tcp => all.into_iter().next(),
+            Transport::Rdma => all.into_iter().find(|a| self.has_rdma(a)),
+        }
+    }
+
+    /// Whether an address is on an interface with RDMA, as the node was last seen.
+    fn has_rdma(&self, address: &str) -> bool {
+        self.rdma.lock().unwrap_or_else(PoisonError::into_inner).iter().any(|a| a == address)
     }
 
     /// All fabric addresses.

@@ -70,7 +70,7 @@ impl LegWorker {
 
     async fn plan(&self, replica: &MeshReplica, record: &Record) -> Result<LegStep, TurnError> {
         let facts = self.observe(replica).await?;
-        let address = self.ctx.address();
+        let address = self.ctx.address(replica.spec.transport);
         let attachment = self.ctx.cluster.attachment(&replica.spec.volume);
         let status = attachment.as_ref().and_then(|a| a.status.as_ref());
         Ok(leg::plan(&View {

@@ -70,6 +70,9 @@ async fn turn(
         None => get_or_create(ctx, api).await?,
     };
     *ctx.override_addresses.lock().unwrap_or_else(PoisonError::into_inner) = object.spec.addresses.clone();
+    if let Ok(facts) = seen {
+        ctx.rdma.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&facts.rdma);
+    }
     let old = object.status.clone().unwrap_or_default();
     object.status = Some(status(&old, seen, ctx.listen(), object.metadata.generation, &now()));
     let params = PostParams::default();
@@ -92,7 +95,10 @@ fn status(
     now: &Time,
 ) -> MeshNodeStatus {
     let (shown, wants) = match seen {
-        Ok(facts) => (filled(facts.clone()), wants(facts, &addresses)),
+        Ok(facts) => {
+            let rdma_addresses = addresses.iter().filter(|a| facts.rdma.contains(a)).cloned().collect();
+            (MeshNodeStatus { rdma_addresses, ..filled(facts.clone()) }, wants(facts, &addresses))
+        }
         Err(error) => (old.clone(), not_ready(c::REASON_HOST_ERROR, error.clone())),
     };
     let conditions = c::apply(&old.conditions, &wants, generation, now);

@@ -83,7 +83,9 @@ fn params(ctx: &Context, volume: &MeshVolume, uuid: Uuid) -> Option<Params> {
         io_queues: small(resolved.io_queues, 1),
         queue_size: small(resolved.queue_size, 16),
         keep_alive: small(resolved.keep_alive_seconds, 1),
-        write_mostly: ctx.write_mostly,
+        write_mostly: !ctx.latency_balance,
+        takeover: ctx.takeover,
+        bitmap: resolved.bitmap,
         uuid,
     })
 }

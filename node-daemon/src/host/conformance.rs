@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use meshstor_crds::{Geometry, naming};
+use meshstor_crds::{Bitmap, Geometry, Transport, naming};
 use uuid::Uuid;
 
 use super::{
@@ -27,12 +27,14 @@ type Check = Result<(), String>;
 type Case = (&'static str, fn(&Bench<'_>) -> Check);
 
 /// All checks, in order.
-const CASES: [Case; 7] = [
+const CASES: [Case; 9] = [
     ("a node says who it is", node),
     ("a partition is made once, and its ledger is kept with it", partition),
     ("a leg reads as zeros after zeroing", zeroed),
     ("an export opens the leg to one host, and a revoke closes it for good", export),
-    ("an array lives on a local and a remote leg, loses one and gets it back", array),
+    ("an array lives on a local and a remote leg, loses one and gets it back", |bench| array(bench, Bitmap::Internal)),
+    ("so does one with the lockless bitmap", |bench| array(bench, Bitmap::Lockless)),
+    ("and one without a bitmap", |bench| array(bench, Bitmap::None)),
     ("a striped array loses a leg of each mirror set and takes each back into its own", striped),
     ("a partition goes only when nobody uses it", deletion),
 ];
@@ -98,12 +100,26 @@ impl<'a> Bench<'a> {
 
     fn spec(&self, grant: i64) -> ExportSpec {
         let nqn = naming::export_nqn(&Uuid::new_v4().to_string(), 1, grant);
-        ExportSpec { nqn, host_nqn: self.host_nqn.clone(), address: self.env.address.clone(), io_queues: 2 }
+        ExportSpec {
+            nqn,
+            host_nqn: self.host_nqn.clone(),
+            transport: Transport::Tcp,
+            address: self.env.address.clone(),
+            io_queues: 2,
+        }
     }
 
     fn connect(&self, export: &ExportFacts) -> Result<PathBuf, String> {
         let (address, port) = export.listening.clone().ok_or("the export does not listen")?;
-        let spec = ConnectSpec { nqn: export.nqn.clone(), address, port, io_queues: 2, queue_size: 64, keep_alive: 2 };
+        let spec = ConnectSpec {
+            nqn: export.nqn.clone(),
+            transport: Transport::Tcp,
+            address,
+            port,
+            io_queues: 2,
+            queue_size: 64,
+            keep_alive: 2,
+        };
         said(self.host.connect(&spec))?;
         said(self.host.connect(&spec))?;
         let live = || -> Option<PathBuf> {
@@ -203,16 +219,17 @@ fn export(bench: &Bench<'_>) -> Check {
     bench.drop_leg(&leg)
 }
 
-fn array(bench: &Bench<'_>) -> Check {
+fn array(bench: &Bench<'_>, bitmap: Bitmap) -> Check {
     let (local, remote) = (bench.new_leg()?, bench.new_leg()?);
     let first = said(bench.host.export(&remote, &bench.spec(1)))?;
     let far = bench.connect(&first)?;
     let near = bench.device(&local)?;
-    let spec = array_spec(bench, near.clone(), far);
+    let spec = array_spec(bench, near.clone(), far, bitmap);
     said(bench.host.create_array(&spec))?;
     said(bench.host.create_array(&spec))?;
     let made = bench.array(spec.uuid)?.ok_or("the array is not seen")?;
     must(made.running && made.degraded == 0 && made.members.len() == 2, "the array is not whole")?;
+    must(made.bitmap == Some(bitmap), &format!("it has the bitmap {:?}", made.bitmap))?;
     must(said(bench.host.leg(&local))?.held_by == Some(made.device.clone()), "the local leg is not seen as held")?;
     filesystem(bench, &made.device)?;
     said(bench.host.stop_array(&made.device))?;
@@ -221,12 +238,14 @@ fn array(bench: &Bench<'_>) -> Check {
     let found = said(bench.host.examine(&near))?.ok_or("no superblock on the local leg")?;
     must(found.uuid == spec.uuid, "the superblock names another array")?;
     said(bench.host.assemble(&spec))?;
+    let again = bench.array(spec.uuid)?.ok_or("the array is not seen again")?;
+    must(again.bitmap == Some(bitmap), &format!("after assembly it has the bitmap {:?}", again.bitmap))?;
     lose_and_regain(bench, &spec, &remote, &first)?;
     bench.drop_leg(&local)?;
     bench.drop_leg(&remote)
 }
 
-fn array_spec(bench: &Bench<'_>, near: PathBuf, far: PathBuf) -> ArraySpec {
+fn array_spec(bench: &Bench<'_>, near: PathBuf, far: PathBuf, bitmap: Bitmap) -> ArraySpec {
     let member = |device, slot, write_mostly| ArrayMember { device, slot, write_mostly };
     ArraySpec {
         uuid: Uuid::new_v4(),
@@ -234,6 +253,7 @@ fn array_spec(bench: &Bench<'_>, near: PathBuf, far: PathBuf) -> ArraySpec {
         geometry: Geometry::new(2, 1),
         members: vec![member(near, 0, false), member(far, 1, true)],
         size: bench.env.leg_bytes - (8 << 20),
+        bitmap,
     }
 }
 
@@ -299,7 +319,8 @@ fn striped(bench: &Bench<'_>) -> Check {
         members.push(ArrayMember { device, slot, write_mostly: false });
     }
     let (uuid, size) = (Uuid::new_v4(), bench.env.leg_bytes - (8 << 20));
-    let spec = ArraySpec { uuid, name: "striped".to_owned(), geometry: Geometry::new(2, 2), members, size };
+    let (geometry, bitmap) = (Geometry::new(2, 2), Bitmap::Internal);
+    let spec = ArraySpec { uuid, name: "striped".to_owned(), geometry, members, size, bitmap };
     said(bench.host.create_array(&spec))?;
     let made = bench.array(uuid)?.ok_or("the array is not seen")?;
     must(made.degraded == 0 && made.slots == 4 && made.set_slots == Some(2), "it is not of two mirror sets")?;

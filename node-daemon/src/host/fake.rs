@@ -132,6 +132,7 @@ impl Host for FakeHost {
             host_nqn: world::host_nqn(&self.node),
             kernel_release: "fake".to_owned(),
             capabilities: Vec::new(),
+            rdma: Vec::new(),
             drives: vec![drive],
         })
     }

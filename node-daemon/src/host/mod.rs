@@ -13,7 +13,7 @@ pub mod crash;
 pub mod fake;
 pub mod real;
 
-use meshstor_crds::Geometry;
+use meshstor_crds::{Bitmap, Geometry, Transport};
 use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
@@ -63,6 +63,8 @@ pub struct NodeFacts {
     pub kernel_release: String,
     /// Probed capabilities: name, supported, how it was found out or the remedy.
     pub capabilities: Vec<(String, bool, String)>,
+    /// IP addresses of interfaces with RDMA; none where the kernel has no NVMe over RDMA.
+    pub rdma: Vec<String>,
     /// Drives that match the daemon's pattern.
     pub drives: Vec<DriveFacts>,
 }
@@ -160,6 +162,8 @@ pub struct ExportSpec {
     pub nqn: String,
     /// The one allowed host.
     pub host_nqn: String,
+    /// Fabric of the listener.
+    pub transport: Transport,
     /// Address to listen at.
     pub address: String,
     /// Most I/O queues that a host may make.
@@ -171,9 +175,11 @@ pub struct ExportSpec {
 pub struct ConnectSpec {
     /// Subsystem NQN.
     pub nqn: String,
+    /// Fabric of the listener.
+    pub transport: Transport,
     /// Address of the listener.
     pub address: String,
-    /// Its TCP port.
+    /// Its port.
     pub port: u16,
     /// I/O queues.
     pub io_queues: u16,
@@ -222,6 +228,10 @@ pub struct ArrayFacts {
     pub set_slots: Option<u32>,
     /// Nothing is rebuilt (`sync_action` is `frozen`): an addition was interrupted.
     pub frozen: bool,
+    /// Its write-intent bitmap; none where the kernel says something else.
+    pub bitmap: Option<Bitmap>,
+    /// Whether MD chooses the member for each read by its measured latency; none where the kernel cannot.
+    pub latency_balance: Option<bool>,
     /// `degraded`.
     pub degraded: u32,
     /// Members, failed ones too.
@@ -284,6 +294,8 @@ pub struct ArraySpec {
     pub members: Vec<ArrayMember>,
     /// Bytes of array data on each member: the array's component size.
     pub size: u64,
+    /// Write-intent bitmap to create it with, never `auto`. Assembly goes by the superblocks.
+    pub bitmap: Bitmap,
 }
 
 /// One member to start from or to add.
@@ -357,7 +369,8 @@ pub trait Host: Send + Sync {
     fn connect(&self, spec: &ConnectSpec) -> Result<()>;
     /// `delete_controller`. May take seconds.
     fn disconnect(&self, nqn: &str) -> Result<()>;
-    /// Creates the array from members that are proved blank (`--assume-clean`).
+    /// Creates the array from members that are proved blank (`--assume-clean`), so that every kernel of ours that has its level
+    /// and its bitmap can assemble it.
     fn create_array(&self, spec: &ArraySpec) -> Result<()>;
     /// Assembles exactly the members; never forces, never adds others.
     fn assemble(&self, spec: &ArraySpec) -> Result<()>;

@@ -36,6 +36,7 @@ fn open(view: &View<'_>, grant: &Grant, ledger: LedgerEntry) -> LegStep {
     let spec = ExportSpec {
         nqn: naming::export_nqn(view.uid(), grant.epoch, grant.number),
         host_nqn: grant.host_nqn.clone(),
+        transport: view.spec().transport,
         address: address.to_owned(),
         io_queues: u16::try_from(view.spec().io_queues).unwrap_or(1),
     };

@@ -45,6 +45,8 @@ fn volume() -> MeshVolume {
         stripe_width: 1,
         filesystem: Filesystem::Xfs,
         policy: None,
+        bitmap: None,
+        preferred_node: None,
     };
     let mut volume = MeshVolume::new(VOLUME, spec);
     volume.metadata.uid = Some(UID.to_owned());
@@ -125,9 +127,11 @@ impl Sim {
             host: Arc::new(CrashHost::new(host, Arc::clone(&point))),
             cluster: Arc::new(cluster),
             wakeups: Arc::new(FakeWakeups::default()),
-            write_mostly: true,
+            latency_balance: false,
+            takeover: false,
             timing: Timing { hold: Duration::ZERO, ..Timing::default() },
             override_addresses: Mutex::default(),
+            rdma: Mutex::default(),
             node_changed: Notify::new(),
             gates: Mutex::default(),
         });

@@ -27,6 +27,8 @@ fn facts(array: &Array) -> ArrayFacts {
         slots: array.spec.geometry.slots(),
         set_slots: Some(array.spec.geometry.set_slots()),
         frozen: false,
+        bitmap: Some(array.spec.bitmap),
+        latency_balance: None,
         degraded: array.spec.geometry.slots().saturating_sub(u32::try_from(working).unwrap_or(0)),
         members: array.members.iter().map(member).collect(),
         sync: rebuilding.then_some(sync),

@@ -6,8 +6,8 @@ use super::direct::{Access, Direct};
 use super::error::{Doing, busy, conflict, failed, unless_gone};
 use super::md::{HOMEHOST, is_gone, read_superblock};
 use super::{RealHost, superblock, sysfs};
-use meshstor_crds::Geometry;
 use meshstor_crds::geometry::CHUNK;
+use meshstor_crds::{Bitmap, Geometry};
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -36,7 +36,7 @@ impl RealHost {
     pub(super) fn new_array(&self, spec: &ArraySpec) -> Result<()> {
         let action = || format!("create array {} of volume {}", spec.uuid, spec.name);
         if self.is_there(spec, action)? {
-            return Ok(());
+            return self.make_portable(spec, action);
         }
         for member in &spec.members {
             let found = read_superblock(&member.device).doing(action)?;
@@ -49,7 +49,8 @@ impl RealHost {
         let mut tool = Tool::new("mdadm")
             .arg("--create")
             .arg(&device)
-            .args(["--run", "--quiet", "--metadata=1.2", "--bitmap=internal", "--assume-clean"])
+            .args(["--run", "--quiet", "--metadata=1.2", "--assume-clean"])
+            .arg(format!("--bitmap={}", bitmap(spec.bitmap)))
             .arg(format!("--data-offset={DATA_OFFSET}"))
             .arg(format!("--size={}", spec.size / 1024))
             .arg(format!("--homehost={HOMEHOST}"))
@@ -66,7 +67,28 @@ impl RealHost {
             };
         }
         tool.run()?;
-        self.after_start(spec, action)
+        self.after_start(spec, action)?;
+        self.make_portable(spec, action)
+    }
+
+    /// A kernel of 6.19 or newer writes the sector size into the superblocks of an array that it creates, and kernels up to 6.18
+    /// do not assemble that. Legs of a volume have one sector size, so the field says nothing. Taken out while the array is
+    /// stopped it stays out: the kernel writes what it read at assembly.
+    fn make_portable(&self, spec: &ArraySpec, action: impl Fn() -> String + Copy) -> Result<()> {
+        let array = self.array_with(spec.uuid).ok_or_else(|| failed(action(), "the kernel does not have it"))?;
+        let block = self.block_of(&array.device).ok_or_else(|| failed(action(), "the kernel does not have it"))?;
+        if sysfs::number(block.join("md/logical_block_size")).unwrap_or(0u32) == 0 {
+            return Ok(());
+        }
+        self.stop(&array.device)?;
+        for member in &spec.members {
+            let disk = Direct::open(&member.device, Access::Exclusive).doing(action)?;
+            let bytes = disk.read(superblock::OFFSET, superblock::BYTES).doing(action)?;
+            let new = superblock::portable(&bytes).ok_or_else(|| failed(action(), "a member has no superblock"))?;
+            disk.write(superblock::OFFSET, &new).doing(action)?;
+            disk.sync().doing(action)?;
+        }
+        self.start_array(spec)
     }
 
     pub(super) fn start_array(&self, spec: &ArraySpec) -> Result<()> {
@@ -281,6 +303,15 @@ impl RealHost {
             }
         }
         sysfs::write(block.join("md/sync_action"), "idle").doing(action)
+    }
+}
+
+/// mdadm's word for a bitmap. What `auto` comes to is chosen before an array is made.
+fn bitmap(bitmap: Bitmap) -> &'static str {
+    match bitmap {
+        Bitmap::Auto | Bitmap::Internal => "internal",
+        Bitmap::Lockless => "lockless",
+        Bitmap::None => "none",
     }
 }
 

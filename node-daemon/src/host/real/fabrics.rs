@@ -4,6 +4,7 @@ use super::super::{ConnectSpec, ConnectionFacts, ControllerState, Result};
 use super::direct::{Access, Direct};
 use super::error::{Doing, failed, unless_gone};
 use super::{RealHost, sysfs};
+use meshstor_crds::Transport;
 use meshstor_crds::naming::EXPORT_NQN_PREFIX;
 use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
@@ -30,12 +31,26 @@ pub(super) fn is_namespace(name: &str) -> bool {
     digits(controller) && digits(namespace)
 }
 
+/// The kernel's word for a fabric, on both sides.
+pub(super) fn transport(transport: Transport) -> &'static str {
+    match transport {
+        Transport::Tcp => "tcp",
+        Transport::Rdma => "rdma",
+    }
+}
+
 /// The option string. `ctrl_loss_tmo=-1` and no fast-fail: a lost leg holds writes until somebody has recorded it away.
 pub(super) fn options(spec: &ConnectSpec, host_nqn: &str, host_id: &str) -> String {
     format!(
-        "nqn={},transport=tcp,traddr={},trsvcid={},hostnqn={host_nqn},hostid={host_id},nr_io_queues={},queue_size={},\
+        "nqn={},transport={},traddr={},trsvcid={},hostnqn={host_nqn},hostid={host_id},nr_io_queues={},queue_size={},\
          keep_alive_tmo={},ctrl_loss_tmo=-1,reconnect_delay=1",
-        spec.nqn, spec.address, spec.port, spec.io_queues, spec.queue_size, spec.keep_alive
+        spec.nqn,
+        transport(spec.transport),
+        spec.address,
+        spec.port,
+        spec.io_queues,
+        spec.queue_size,
+        spec.keep_alive
     )
 }
 
@@ -140,10 +155,19 @@ mod tests {
     #[test]
     fn a_lost_leg_is_never_failed_by_a_timer() {
         // I1: no fast-fail, no end to reconnecting.
-        let spec =
-            ConnectSpec { nqn: "n".into(), address: "a".into(), port: 1, io_queues: 1, queue_size: 64, keep_alive: 2 };
-        let text = options(&spec, "h", "i");
-        assert!(text.contains("ctrl_loss_tmo=-1") && !text.contains("fast_io_fail"));
+        for (fabric, word) in [(Transport::Tcp, "transport=tcp,"), (Transport::Rdma, "transport=rdma,")] {
+            let spec = ConnectSpec {
+                nqn: "n".into(),
+                transport: fabric,
+                address: "a".into(),
+                port: 1,
+                io_queues: 1,
+                queue_size: 64,
+                keep_alive: 2,
+            };
+            let text = options(&spec, "h", "i");
+            assert!(text.contains("ctrl_loss_tmo=-1") && !text.contains("fast_io_fail") && text.contains(word));
+        }
     }
 
     proptest! {

@@ -83,6 +83,11 @@ impl RealHost {
             slots,
             set_slots: mdstate::set_slots(&sysfs::read(md.join("level"))?, sysfs::number(md.join("layout")), slots),
             frozen: action == "frozen",
+            bitmap: mdstate::bitmap(
+                sysfs::read(md.join("bitmap_type")).as_deref(),
+                sysfs::read(md.join("bitmap/location")).as_deref(),
+            ),
+            latency_balance: sysfs::number(md.join("latency_balance")).map(|on: u8| on == 1),
             degraded: sysfs::number(md.join("degraded")).unwrap_or(0) + gone,
             members,
             sync: mdstate::sync(

@@ -1,6 +1,7 @@
 //! What the files of `/sys/block/mdN/md` say. Pure.
 
 use super::super::{MemberFacts, SyncFacts};
+use meshstor_crds::Bitmap;
 
 /// Whether an `array_state` means that the array serves I/O.
 pub(super) fn is_running(array_state: &str) -> bool {
@@ -43,6 +44,17 @@ pub(super) fn set_slots(level: &str, layout: Option<u32>, slots: u32) -> Option<
     }
 }
 
+/// From the files `bitmap_type` (the chosen word in brackets; Linux 6.18) and `bitmap/location` (all kernels).
+pub(super) fn bitmap(kind: Option<&str>, location: Option<&str>) -> Option<Bitmap> {
+    let chosen = kind.and_then(|words| words.split_whitespace().find_map(|w| w.strip_prefix('[')?.strip_suffix(']')));
+    match (chosen, location) {
+        (Some("llbitmap"), _) => Some(Bitmap::Lockless),
+        (_, None | Some("none")) => Some(Bitmap::None),
+        (Some("bitmap") | None, Some(_)) => Some(Bitmap::Internal),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -71,6 +83,16 @@ mod tests {
             assert_eq!(set_slots(level, layout, 4), None, "{level} {layout:?}");
         }
         assert_eq!(set_slots("raid10", Some(0x102), 3), None);
+    }
+
+    #[test]
+    fn bitmaps_as_kernels_old_and_new_say_them() {
+        assert_eq!(bitmap(Some("none bitmap [llbitmap]"), Some("+8")), Some(Bitmap::Lockless));
+        assert_eq!(bitmap(Some("none [bitmap] llbitmap"), Some("+8")), Some(Bitmap::Internal));
+        assert_eq!(bitmap(None, Some("+8")), Some(Bitmap::Internal));
+        assert_eq!(bitmap(Some("none [bitmap] llbitmap"), Some("none")), Some(Bitmap::None));
+        assert_eq!(bitmap(Some("[none] bitmap"), None), Some(Bitmap::None));
+        assert_eq!(bitmap(Some("[clustered]"), Some("+8")), None);
     }
 
     proptest! {

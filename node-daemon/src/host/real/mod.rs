@@ -36,7 +36,7 @@ use super::{
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use uuid::Uuid;
 
 /// Where things are, and what of the node is ours.
@@ -94,6 +94,8 @@ pub struct RealHost {
     cutting: Mutex<BTreeSet<u16>>,
     /// The choice of numbers for arrays.
     arrays: Mutex<()>,
+    /// Whether the kernel has the lockless bitmap, once that is known.
+    lockless: OnceLock<bool>,
 }
 
 /// A panic of another thread leaves nothing half changed behind these locks.
@@ -128,6 +130,7 @@ impl RealHost {
             exports: Mutex::default(),
             cutting: Mutex::default(),
             arrays: Mutex::default(),
+            lockless: OnceLock::new(),
         }
     }
 

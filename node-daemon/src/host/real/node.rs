@@ -4,6 +4,8 @@ use super::super::{NodeFacts, Result};
 use super::command::{Tool, installed};
 use super::error::failed;
 use super::{RealHost, sysfs};
+use meshstor_crds::capability;
+use std::collections::BTreeSet;
 use uuid::{Uuid, uuid};
 
 /// Namespace of host NQNs of nodes that have none of their own.
@@ -23,6 +25,7 @@ impl RealHost {
             host_nqn: self.nvme_identity().0,
             kernel_release: sysfs::read(kernel.join("osrelease")).unwrap_or_default(),
             capabilities: self.capabilities(),
+            rdma: self.rdma_addresses(),
             drives: drives.iter().map(|d| self.drive_facts(d)).collect(),
         })
     }
@@ -47,12 +50,14 @@ impl RealHost {
 
     fn capabilities(&self) -> Vec<Capability> {
         let mut all = vec![
-            self.raid("raid1", "CONFIG_MD_RAID1"),
-            self.raid("raid10", "CONFIG_MD_RAID10"),
+            self.raid(capability::RAID1, "CONFIG_MD_RAID1"),
+            self.raid(capability::RAID10, "CONFIG_MD_RAID10"),
             self.target(),
             self.initiator(),
-            self.latency(),
+            self.rdma(),
         ];
+        all.extend(self.lockless());
+        all.extend(self.md_features());
         all.extend(["mdadm", "nft", "mkfs.xfs", "mkfs.ext4"].map(program));
         all
     }
@@ -81,16 +86,71 @@ impl RealHost {
         says("nvme-tcp", there, "/dev/nvme-fabrics, /sys/module/nvme_tcp", "CONFIG_NVME_TCP is needed")
     }
 
-    /// A member's attribute, so it takes an array to see it.
-    fn latency(&self) -> Capability {
-        let arrays = self.all_arrays();
-        let seen = arrays.iter().flat_map(|a| &a.members).any(|m| m.latency_ewma_ns.is_some());
-        let remedy = match arrays.is_empty() {
-            true => "not known until an array of ours runs here",
-            false => "the kernel does not have MeshStor's read-balance patch",
+    /// The lockless bitmap has no file before there is an array; its functions have names.
+    fn lockless(&self) -> [Capability; 2] {
+        let look = || sysfs::table(self.config.proc.join("kallsyms")).is_some_and(|t| names_lockless(&t));
+        let there = *self.lockless.get_or_init(look);
+        let right = there && self.md_has("raid10_llbitmap_recovery");
+        let remedy = match there {
+            true => "a RAID10 leaves out data when it rebuilds, on this kernel; MeshStor's md patches mend it",
+            false => LOCKLESS,
         };
-        says("md-latency-ewma", seen, "md/dev-*/latency_ewma_ns", remedy)
+        [
+            says(capability::LLBITMAP, there, "/proc/kallsyms", LOCKLESS),
+            says(capability::LLBITMAP_RAID10, right, FEATURES, remedy),
+        ]
     }
+
+    fn md_features(&self) -> [Capability; 2] {
+        let patched = "the kernel does not have MeshStor's md patches";
+        [(capability::LATENCY_BALANCE, "latency_balance"), (capability::TAKEOVER, "raid10_takeover_raid1")]
+            .map(|(name, feature)| says(name, self.md_has(feature), FEATURES, patched))
+    }
+
+    /// Whether MD lists the feature: only one with MeshStor's patches has the list.
+    fn md_has(&self, feature: &str) -> bool {
+        let list = sysfs::table(self.config.sys.join("module/md_mod/parameters/features"));
+        list.is_some_and(|list| list.lines().any(|line| line == feature))
+    }
+
+    fn rdma(&self) -> Capability {
+        if sysfs::names(self.config.sys.join("class/infiniband")).is_empty() {
+            return says(capability::RDMA, false, "", "no RDMA device");
+        }
+        self.load("nvmet_rdma", "nvmet-rdma");
+        self.load("nvme_rdma", "nvme-rdma");
+        let there = ["nvmet_rdma", "nvme_rdma"].iter().all(|m| self.config.sys.join("module").join(m).exists());
+        let remedy = "CONFIG_NVME_RDMA and CONFIG_NVME_TARGET_RDMA are needed";
+        says(capability::RDMA, there, "/sys/module/nvme_rdma, /sys/module/nvmet_rdma", remedy)
+    }
+
+    /// Addresses of interfaces with an RDMA device.
+    fn rdma_addresses(&self) -> Vec<String> {
+        if !self.rdma().1 {
+            return vec![];
+        }
+        let with = self.rdma_interfaces();
+        let all = if_addrs::get_if_addrs().unwrap_or_default();
+        all.into_iter().filter(|i| with.contains(&i.name)).map(|i| i.ip().to_string()).collect()
+    }
+
+    /// Network interfaces of an RDMA device: a card's has the device beside it, a software device names its parent.
+    fn rdma_interfaces(&self) -> BTreeSet<String> {
+        let devices = self.config.sys.join("class/infiniband");
+        let parents = sysfs::names(&devices).into_iter().filter_map(|d| sysfs::read(devices.join(d).join("parent")));
+        let net = self.config.sys.join("class/net");
+        let card = |name: &String| !sysfs::names(net.join(name).join("device/infiniband")).is_empty();
+        sysfs::names(&net).into_iter().filter(card).chain(parents).collect()
+    }
+}
+
+/// Where MD with MeshStor's patches says what it can.
+const FEATURES: &str = "/sys/module/md_mod/parameters/features";
+const LOCKLESS: &str = "CONFIG_MD_LLBITMAP is needed, which Linux has from 6.18 on";
+
+/// Whether a table of symbols has one of the lockless bitmap.
+fn names_lockless(table: &str) -> bool {
+    table.lines().filter_map(|line| line.split_whitespace().nth(2)).any(|name| name.starts_with("llbitmap_"))
 }
 
 fn program(name: &str) -> Capability {
@@ -102,4 +162,35 @@ fn program(name: &str) -> Capability {
 
 fn says(name: &str, supported: bool, how: &str, remedy: &str) -> Capability {
     (name.to_owned(), supported, if supported { how } else { remedy }.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::real::RealConfig;
+
+    #[test]
+    fn the_lockless_bitmap_is_known_by_its_functions() {
+        assert!(names_lockless("0000000000000000 t raid1_run\n0000000000000000 t llbitmap_start_write\t[md_mod]\n"));
+        assert!(!names_lockless("0000000000000000 t bitmap_start_write\n0000000000000000 d my_llbitmap_\n\n"));
+    }
+
+    /// A card is found by what is beside its interface, a software device by the interface that it names.
+    #[test]
+    fn rdma_interfaces_are_those_of_a_device() {
+        let sys = std::env::temp_dir().join(format!("meshstor-rdma-{}", std::process::id()));
+        for dir in [
+            "class/infiniband/rxe0",
+            "class/infiniband/mlx5_0",
+            "class/net/eth1/device/infiniband/mlx5_0",
+            "class/net/eth2",
+        ] {
+            std::fs::create_dir_all(sys.join(dir)).unwrap();
+        }
+        std::fs::write(sys.join("class/infiniband/rxe0/parent"), "eth0\n").unwrap();
+        let config = RealConfig { sys: sys.clone(), ..RealConfig::new(vec![], 1..=1) };
+        let found = RealHost::new(config).rdma_interfaces();
+        assert_eq!(found.into_iter().collect::<Vec<_>>(), ["eth0", "eth1"]);
+        std::fs::remove_dir_all(sys).unwrap();
+    }
 }

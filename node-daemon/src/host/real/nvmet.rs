@@ -5,7 +5,8 @@
 
 use super::super::{ExportFacts, ExportSpec, LegRef, Result};
 use super::error::{Doing, busy, conflict, failed};
-use super::{RealHost, nft, sysfs};
+use super::{RealHost, fabrics, nft, sysfs};
+use meshstor_crds::Transport;
 use meshstor_crds::naming::EXPORT_NQN_PREFIX;
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -93,7 +94,10 @@ impl RealHost {
         if let Some(md) = facts.held_by {
             return Err(busy(action(), format!("a member of {}", md.display())));
         }
-        self.load("nvmet_tcp", "nvmet-tcp");
+        match spec.transport {
+            Transport::Tcp => self.load("nvmet_tcp", "nvmet-tcp"),
+            Transport::Rdma => self.load("nvmet_rdma", "nvmet-rdma"),
+        }
         // Making exports is one at a time: they share the TCP ports and the directories of hosts.
         let _guard = self.lock_exports();
         let there = self.export_facts(&spec.nqn);
@@ -181,7 +185,7 @@ impl RealHost {
     fn make_port(&self, spec: &ExportSpec, address: IpAddr, port: u16) -> io::Result<()> {
         let dir = self.nvmet("ports").join(port.to_string());
         directory(&dir)?;
-        sysfs::write(dir.join("addr_trtype"), "tcp")?;
+        sysfs::write(dir.join("addr_trtype"), fabrics::transport(spec.transport))?;
         sysfs::write(dir.join("addr_adrfam"), if address.is_ipv6() { "ipv6" } else { "ipv4" })?;
         sysfs::write(dir.join("addr_traddr"), &spec.address)?;
         sysfs::write(dir.join("addr_trsvcid"), &port.to_string())?;

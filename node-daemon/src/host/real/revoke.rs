@@ -38,8 +38,11 @@ impl RealHost {
             .map(|p| (p.clone(), sysfs::number(self.nvmet("ports").join(p).join("addr_trsvcid"))))
             .collect();
         let _cutting = ports.iter().filter_map(|(_, p)| *p).map(|p| self.cutting(p)).collect::<Vec<_>>();
-        // 1. Its packets, of existing connections too: the consumer sees silence and holds its writes.
-        let silent = nft::available();
+        // 1. Its packets, of existing connections too: the consumer sees silence and holds its writes. No packet filter
+        // sees RDMA.
+        let tcp =
+            |p: &String| sysfs::read(self.nvmet("ports").join(p).join("addr_trtype")).is_none_or(|kind| kind == "tcp");
+        let silent = nft::available() && ports.iter().all(|(p, _)| tcp(p));
         if silent {
             for port in ports.iter().filter_map(|(_, port)| *port) {
                 nft::cut(port)?;
@@ -52,7 +55,9 @@ impl RealHost {
             Ok(())
         };
         // 2. The allow-list, 3. the listener. Without silence the listener goes first, for a refused connection is
-        // retried for ever and a host that is not allowed is not.
+        // retried for ever and a host that is not allowed is not. A host that is connecting just then waits inside the
+        // target for the end of the unlinking, which by the source of nvmet-rdma also breaks its queue pair: it gets no
+        // answer that it would take for an error.
         if silent {
             unlink_hosts().doing(action)?;
         }

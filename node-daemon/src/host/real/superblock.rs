@@ -10,6 +10,7 @@ pub(super) const BYTES: usize = 4096;
 const MAGIC: u32 = 0xa92b_4efc;
 const FIXED: usize = 256;
 const CHECKSUM: usize = 0xd8;
+const LOGICAL_BLOCK_SIZE: usize = 0xe0;
 
 /// What we read of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +40,17 @@ pub(super) fn decode(bytes: &[u8]) -> Option<Superblock> {
         events: u64::from_le_bytes(bytes.get(200..208)?.try_into().ok()?),
         raid_disks: u32_at(bytes, 92)?,
     })
+}
+
+/// The same superblock without its `logical_block_size`, which kernels have from 6.19 on and older ones refuse for a
+/// feature that they do not know; none where there is no superblock that is whole.
+pub(super) fn portable(bytes: &[u8]) -> Option<Vec<u8>> {
+    decode(bytes)?;
+    let mut out = bytes.to_vec();
+    out.get_mut(LOGICAL_BLOCK_SIZE..LOGICAL_BLOCK_SIZE + 4)?.fill(0);
+    let sum = checksum(&out)?;
+    out.get_mut(CHECKSUM..CHECKSUM + 4)?.copy_from_slice(&sum.to_le_bytes());
+    Some(out)
 }
 
 /// `calc_sb_1_csum` of the kernel.
@@ -91,6 +103,18 @@ mod tests {
             let mut bytes = encode(&sb, 128);
             bytes[byte] ^= 1 << bit;
             prop_assert_eq!(decode(&bytes), None);
+        }
+
+        #[test]
+        fn a_portable_one_differs_in_one_field(name in "[a-z:-]{0,32}", sector in any::<u32>()) {
+            let sb = Superblock { uuid: Uuid::from_u128(7), name, events: 9, raid_disks: 2 };
+            let plain = encode(&sb, 128);
+            let mut with = plain.clone();
+            with[LOGICAL_BLOCK_SIZE..LOGICAL_BLOCK_SIZE + 4].copy_from_slice(&sector.to_le_bytes());
+            let sum = checksum(&with).unwrap();
+            with[CHECKSUM..CHECKSUM + 4].copy_from_slice(&sum.to_le_bytes());
+            prop_assert_eq!(decode(&with), Some(sb));
+            prop_assert_eq!(portable(&with), Some(plain));
         }
 
         #[test]
