@@ -75,8 +75,9 @@ pub struct MeshReplicaSpec {
     /// Who may use the leg in `epoch`; absent while nobody may.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grant: Option<Grant>,
-    /// Fabric of its export.
+    /// Fabric of its export. It never changes.
     #[serde(default)]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("spec.transport: never changes; the operator makes another leg instead"))]
     pub transport: Transport,
     /// NVMe-oF I/O queues of its export.
     #[serde(default = "io_queues")]
@@ -91,6 +92,9 @@ fn io_queues() -> i32 {
 /// Leave of one consumer to use a leg.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.number != oldSelf.number || (self.consumer == oldSelf.consumer && self.hostNqn == oldSelf.hostNqn)")
+    .message("spec.grant: who may use the leg changes only with a new grant; give it a higher number"))]
+#[x_kube(validation = Rule::new("self.number >= oldSelf.number").message("spec.grant.number: only grows; a grant is never given twice"))]
 pub struct Grant {
     /// Epoch of the record for which it holds.
     #[schemars(range(min = 1))]

@@ -147,6 +147,27 @@ async fn every_bad_write_is_refused_with_field_and_remedy() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+#[tokio::test]
+async fn every_update_passes_or_is_refused_as_the_table_says() {
+    let (admin, mut wrong) = (Api::admin().await, vec![]);
+    for (number, update) in table::updates().iter().enumerate() {
+        let before = named(update.before(), &format!("update-{number}"));
+        let mut after = admin.make(&before).await.unwrap_or_else(|e| panic!("{}: make it: {e}", update.label()));
+        table::merge(&mut after, &update.new);
+        let status = update.new.get("status").is_some();
+        let got = admin.replace(&after, status.then_some("status")).await;
+        let right = match (&got, &update.refused) {
+            (Ok(_), None) => true,
+            (Err(text), Some(words)) => text.starts_with("422 ") && text.contains(words.as_str()),
+            _ => false,
+        };
+        if !right {
+            wrong.push(format!("{}: wanted {:?}, got {:?}", update.label(), update.refused, got.err()));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 /// Runs kubectl; gives its exit status and what it said.
 fn kubectl(args: &[&str]) -> (bool, String) {
     let env = |name: &str| std::env::var(name).unwrap_or_else(|_| panic!("{name}: run this through `make test-api`"));

@@ -56,6 +56,38 @@ pub struct Write {
     pub refused: Option<String>,
 }
 
+/// One update of a field, as it may be or must be refused.
+#[derive(Deserialize, Debug)]
+#[serde(deny_unknown_fields)]
+pub struct Update {
+    pub kind: String,
+    /// Dotted path of the field; `[]` where it is in a list.
+    pub field: String,
+    /// Merge patch over the kind's base that makes the object before.
+    #[serde(default)]
+    pub old: Value,
+    /// Merge patch over that.
+    pub new: Value,
+    /// Words of the refusal; absent where the update must pass.
+    pub refused: Option<String>,
+}
+
+impl Update {
+    pub fn before(&self) -> Value {
+        object(&self.kind, &self.old)
+    }
+
+    pub fn after(&self) -> Value {
+        let mut after = self.before();
+        merge(&mut after, &self.new);
+        after
+    }
+
+    pub fn label(&self) -> String {
+        format!("{} {} {}", self.kind, self.field, self.new)
+    }
+}
+
 #[derive(Deserialize)]
 struct Bases {
     base: std::collections::BTreeMap<String, Value>,
@@ -63,6 +95,7 @@ struct Bases {
 
 const RULES: &str = include_str!("rules.yaml");
 const WRITES: &str = include_str!("writes.yaml");
+const UPDATES: &str = include_str!("updates.yaml");
 const BASES: &str = include_str!("bases.yaml");
 
 /// Bad writes that every writer must be refused.
@@ -73,6 +106,11 @@ pub fn rows() -> Vec<Row> {
 /// Writes by the service accounts of operator and daemon.
 pub fn writes() -> Vec<Write> {
     serde_norway::from_str(WRITES).expect("writes.yaml")
+}
+
+/// Updates of every field.
+pub fn updates() -> Vec<Update> {
+    serde_norway::from_str(UPDATES).expect("updates.yaml")
 }
 
 /// A good object of each kind, by kind.
