@@ -7,6 +7,7 @@
 mod crashes;
 mod faults;
 mod host;
+mod kernels;
 mod leaders;
 mod life;
 mod neighbours;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
     let tests = [
         life::TESTS,
         shapes::TESTS,
+        kernels::TESTS,
         faults::TESTS,
         crashes::TESTS,
         neighbours::TESTS,

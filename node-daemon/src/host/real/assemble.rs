@@ -80,6 +80,7 @@ impl RealHost {
         if sysfs::number(block.join("md/logical_block_size")).unwrap_or(0u32) == 0 {
             return Ok(());
         }
+        self.have_an_event(&array, spec, action)?;
         self.stop(&array.device)?;
         for member in &spec.members {
             let disk = Direct::open(&member.device, Access::Exclusive).doing(action)?;
@@ -89,6 +90,22 @@ impl RealHost {
             disk.sync().doing(action)?;
         }
         self.start_array(spec)
+    }
+
+    /// Has the kernel count an event: an array that has had none is a new one at its next assembly too, and gets the field again.
+    fn have_an_event(&self, array: &ArrayFacts, spec: &ArraySpec, action: impl Fn() -> String + Copy) -> Result<()> {
+        let member = array.members.first().ok_or_else(|| failed(action(), "it has no members"))?;
+        let file = self.member_file(&array.device, &member.name, "state");
+        // A flag of a member is in all superblocks; set and taken back it changes nothing.
+        let (other, same) = match member.write_mostly {
+            true => ("-writemostly", "writemostly"),
+            false => ("writemostly", "-writemostly"),
+        };
+        sysfs::write(&file, other).doing(action)?;
+        sysfs::write(&file, same).doing(action)?;
+        let counted = |m: &ArrayMember| read_superblock(&m.device).ok().flatten().is_some_and(|sb| sb.events > 0);
+        sysfs::wait_for(PATIENCE, || spec.members.iter().all(counted).then_some(()))
+            .ok_or_else(|| failed(action(), "the kernel did not write its superblocks"))
     }
 
     pub(super) fn start_array(&self, spec: &ArraySpec) -> Result<()> {
