@@ -284,22 +284,22 @@ impl RealHost {
         if read_superblock(&member.device).doing(action)?.is_some() {
             return Err(conflict(action(), "its superblock was not erased"));
         }
-        let mut tool = Tool::new("mdadm").args(["--manage", "--quiet"]).arg(array).arg("--add");
-        if member.write_mostly {
-            tool = tool.arg("--write-mostly");
-        }
-        let tool = tool.arg(&member.device);
         let block = self.block_of(array).ok_or_else(|| failed(action(), "the kernel does not have it"))?;
-        if sysfs::read(block.join("md/level")).as_deref() != Some("raid10") {
-            return tool.run().map(|_| ());
-        }
-        // Left to itself MD takes it into the first empty slot, and that may be of a mirror set that is on this node
-        // already. While nothing is rebuilt it stays out of every slot until it is told its own.
+        // While nothing is rebuilt an added device stays out of every slot until it is told what it must be told. Left to itself
+        // MD takes it into the first empty slot of a RAID10, which may be of a mirror set that is on this node already.
         let sync = block.join("md/sync_action");
         sysfs::write(&sync, "frozen").doing(action)?;
-        let placed = tool
-            .run()
-            .and_then(|_| sysfs::write(self.member_file(array, &name, "slot"), &member.slot.to_string()).doing(action));
+        let add = Tool::new("mdadm").args(["--manage", "--quiet"]).arg(array).arg("--add").arg(&member.device);
+        let placed = add.run().and_then(|_| {
+            if member.write_mostly {
+                // Not by `--add --write-mostly`: mdadm 4.6 then adds it to an array with the lockless bitmap as a failed one.
+                sysfs::write(&file, "writemostly").doing(action)?;
+            }
+            if sysfs::read(block.join("md/level")).as_deref() == Some("raid10") {
+                sysfs::write(self.member_file(array, &name, "slot"), &member.slot.to_string()).doing(action)?;
+            }
+            Ok(())
+        });
         match placed {
             Ok(()) => sysfs::write(&sync, "recover").doing(action),
             // It must not be left for MD to place: out with it before anything is rebuilt again.
