@@ -60,6 +60,8 @@ pub const REASON_HOST_ERROR: &str = "HostError";
 pub const REASON_BUSY: &str = "Busy";
 /// A leg's partition or bytes are not what they must be; nothing was touched.
 pub const REASON_CONFLICT: &str = "Conflict";
+/// An array that MeshStor did not assemble holds a leg.
+pub const REASON_FOREIGN_ASSEMBLY: &str = "ForeignAssembly";
 
 /// Longest message that is written; the API server allows 32768.
 const MESSAGE_MAX: usize = 1024;

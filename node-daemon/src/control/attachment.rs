@@ -14,6 +14,7 @@ use super::cluster::Notice;
 use super::context::{Context, Turn, newest};
 use super::effect::{self, Found, perform};
 use super::error::{Class, ClusterError, TurnError, host as class_of};
+use super::interest::{Key, kernel_name};
 use super::leg::now;
 use super::observe::{Seen, Silence, look};
 use crate::attachment::{Memory, Step, View, plan, record, report_now};
@@ -231,6 +232,11 @@ impl AttachmentWorker {
         let controllers = seen.connections.iter().map(|c| (c.controller.clone(), c.nqn.clone())).collect();
         let members = seen.array.iter().flat_map(|a| &a.members).map(|m| m.name.clone()).collect();
         let now = Watched { array: seen.array.as_ref().map(|a| a.device.clone()), members, controllers };
+        let devices = seen.connections.iter().filter_map(|c| c.device.as_deref());
+        let devices = devices.chain(now.array.as_deref()).filter_map(kernel_name);
+        let controllers = now.controllers.iter().map(|(name, _)| name.clone());
+        let names = devices.chain(controllers).chain(now.members.iter().cloned()).collect();
+        self.ctx.interests.set(Key::Attachment(self.name.clone()), Some(names));
         if self.watched.as_ref().is_none_or(|(watched, watch)| *watched != now || watch.is_over()) {
             let (wake, wakeups) = (Arc::clone(&self.wake), Arc::clone(&self.ctx.wakeups));
             let ring = move || wake.notify_one();

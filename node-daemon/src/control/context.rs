@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 
 use super::cluster::Cluster;
 use super::error::TurnError;
+use super::interest::Interests;
 use crate::host::{Host, HostError};
 use crate::wake::Wakeups;
 
@@ -50,6 +51,8 @@ pub struct Context {
     pub write_mostly: bool,
     /// Who tells when arrays change.
     pub wakeups: Arc<dyn Wakeups>,
+    /// Who depends on what of the kernel.
+    pub interests: Interests,
     /// Times.
     pub timing: Timing,
     /// Addresses that the `MeshNode` names instead.

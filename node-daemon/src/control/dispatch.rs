@@ -18,18 +18,11 @@ use tokio::task::JoinSet;
 use super::attachment::AttachmentWorker;
 use super::context::{Context, Turn};
 use super::error::TurnError;
+use super::interest::Key;
 use super::leg::LegWorker;
 use super::observe::volume_uid;
+use crate::events::News;
 use crate::ids::{self, Nqn};
-
-/// Whom a worker serves.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Key {
-    /// A `MeshReplica`.
-    Leg(String),
-    /// A `MeshAttachment`.
-    Attachment(String),
-}
 
 /// An object of a watch that changed.
 #[derive(Debug)]
@@ -102,8 +95,8 @@ impl Dispatch {
         Self { ctx, bells: HashMap::new(), workers: JoinSet::new() }
     }
 
-    /// Serves changes until the watches end.
-    pub async fn run(mut self, mut changes: mpsc::Receiver<Change>) {
+    /// Serves changes of objects and of the kernel until one of the two watches ends.
+    pub async fn run(mut self, mut changes: mpsc::Receiver<Change>, mut news: mpsc::Receiver<News>) {
         let mut sweep = tokio::time::interval(self.ctx.timing.full);
         loop {
             tokio::select! {
@@ -115,6 +108,10 @@ impl Dispatch {
                     Ok(key) => self.ended(key),
                     // The process starts again rather than go on with a volume that nobody serves.
                     Err(error) => return tracing::error!(%error, "a worker died"),
+                },
+                told = news.recv() => match told {
+                    Some(news) => self.heard(&news).await,
+                    None => return tracing::error!("nobody listens to the kernel any more"),
                 },
                 _ = sweep.tick() => self.sweep().await,
             }
@@ -136,6 +133,29 @@ impl Dispatch {
                     self.wake(Key::Leg(leg.metadata.name.clone().unwrap_or_default()), true);
                 }
             }
+        }
+    }
+
+    /// Wakes whom the news concerns: a leg with its volume, for what holds it may be an array of its own. Nobody whom it does not
+    /// concern is disturbed.
+    async fn heard(&mut self, news: &News) {
+        let concerned = self.ctx.interests.concerned(news);
+        if news.drives || news.missed {
+            self.ctx.node_changed.notify_one();
+        }
+        if !concerned.keys.is_empty() {
+            tracing::info!(node = %self.ctx.node, %news, workers = concerned.keys.len(), "the kernel tells of a change");
+        }
+        for key in concerned.keys {
+            if let Key::Leg(name) = &key
+                && let Some(leg) = self.ctx.cluster.replica(name)
+            {
+                self.volume(&leg.spec.volume);
+            }
+            self.wake(key, false);
+        }
+        if concerned.strangers {
+            self.sweep().await;
         }
     }
 
@@ -169,6 +189,7 @@ impl Dispatch {
     /// A worker whose object was gone. One of the same name may be there again.
     fn ended(&mut self, key: Key) {
         self.bells.remove(&key);
+        self.ctx.interests.forget(&key);
         let again = match &key {
             Key::Leg(name) => self.ctx.cluster.replica(name).is_some_and(|r| r.spec.node == self.ctx.node),
             Key::Attachment(name) => self.ctx.cluster.attachment(name).is_some(),
