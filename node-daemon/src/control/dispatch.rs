@@ -143,7 +143,7 @@ impl Dispatch {
         if news.drives || news.missed {
             self.ctx.node_changed.notify_one();
         }
-        if !concerned.keys.is_empty() {
+        if news.drives || !concerned.keys.is_empty() {
             tracing::info!(node = %self.ctx.node, %news, workers = concerned.keys.len(), "the kernel tells of a change");
         }
         for key in concerned.keys {
