@@ -10,7 +10,7 @@ use meshstor_e2e::lab::Lab;
 use meshstor_e2e::load::Load;
 use meshstor_e2e::say;
 use meshstor_e2e::volume::Volume;
-use meshstor_e2e::wait::{Look, secs, wait_for, when};
+use meshstor_e2e::wait::{Look, holds_for, secs, wait_for, when};
 use serde_json::{Value, json};
 
 use crate::Test;
@@ -22,6 +22,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("an_assembly_by_hand_is_reported_and_undone", foreign_assembly),
     ("a_connection_deleted_by_hand_is_recorded", disconnected),
     ("a_mount_taken_away_by_hand_comes_back", unmounted),
+    ("a_volume_at_work_disturbs_no_daemon", at_work),
 ];
 
 /// Signals of a daemon that cannot look, and that can again.
@@ -238,6 +239,32 @@ fn unmounted(lab: &mut Lab) -> Result<()> {
     })?;
     told_of(guest, length, "md")?;
     load.verify(lab, &consumer, &consumer, &path)?;
+    volume.detach()?;
+    volume.delete()
+}
+
+/// I4: our own changes are looked at once and then rest; a volume that serves writes is no news to anybody.
+fn at_work(lab: &mut Lab) -> Result<()> {
+    let load = Load::new("at-work", 1024);
+    let (volume, consumer, _, path) = attached(lab, "at-work")?;
+    load.start(lab, &consumer, &path)?;
+    load.wait_for_progress(lab, &consumer, 20, secs(60))?;
+    let lengths = || lab.guests().iter().map(log_length).collect::<Result<Vec<_>>>();
+    let mut before = lengths()?;
+    wait_for("the daemons to come to rest", secs(60), || {
+        let now = lengths()?;
+        let rested = holds_for("silence", secs(3), || Ok(when(lengths()? == now, "a word"))).is_ok();
+        before = now;
+        Ok(when(rested, "a daemon still logs"))
+    })?;
+    let flushed = load.journal(lab, &consumer)?.flushed();
+    holds_for("the daemons' silence", secs(8), || {
+        let guests = lab.guests().iter().zip(&before);
+        let said: Vec<String> = guests.map(|(guest, &length)| logged_since(guest, length)).collect::<Result<_>>()?;
+        Ok(when(said.iter().all(String::is_empty), said.concat()))
+    })?;
+    ensure!(load.journal(lab, &consumer)?.flushed() > flushed, "nothing was written meanwhile");
+    load.stop(lab, &consumer)?;
     volume.detach()?;
     volume.delete()
 }
