@@ -13,7 +13,7 @@ use kube::runtime::{WatchStreamExt as _, reflector, watcher};
 use kube::{Api, Client, Resource};
 use meshstor_crds::{MeshAttachment, MeshReplica, MeshVolume};
 use tokio::sync::{Notify, mpsc};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 
 use super::attachment::AttachmentWorker;
 use super::context::{Context, Turn};
@@ -22,6 +22,7 @@ use super::interest::Key;
 use super::leg::LegWorker;
 use super::observe::volume_uid;
 use crate::events::News;
+use crate::host::{ArrayFacts, ConnectionFacts};
 use crate::ids::{self, Nqn};
 
 /// An object of a watch that changed.
@@ -87,12 +88,19 @@ pub struct Dispatch {
     ctx: Arc<Context>,
     bells: HashMap<Key, Arc<Notify>>,
     workers: JoinSet<Key>,
+    /// The look for leftovers that runs, at most one: it may hang with a drive, and must not keep the workers from being woken.
+    looks: JoinSet<Result<Here, TurnError>>,
+    /// Another was asked for meanwhile.
+    again: bool,
 }
+
+/// What of ours is on this node.
+type Here = (Vec<ArrayFacts>, Vec<ConnectionFacts>);
 
 impl Dispatch {
     /// Without workers yet.
     pub fn new(ctx: Arc<Context>) -> Self {
-        Self { ctx, bells: HashMap::new(), workers: JoinSet::new() }
+        Self { ctx, bells: HashMap::new(), workers: JoinSet::new(), looks: JoinSet::new(), again: false }
     }
 
     /// Serves changes of objects and of the kernel until one of the two watches ends.
@@ -110,10 +118,11 @@ impl Dispatch {
                     Err(error) => return tracing::error!(%error, "a worker died"),
                 },
                 told = news.recv() => match told {
-                    Some(news) => self.heard(&news).await,
+                    Some(news) => self.heard(&news),
                     None => return tracing::error!("nobody listens to the kernel any more"),
                 },
-                _ = sweep.tick() => self.sweep().await,
+                Some(here) = self.looks.join_next() => self.found(here),
+                _ = sweep.tick() => self.sweep(),
             }
         }
     }
@@ -138,7 +147,7 @@ impl Dispatch {
 
     /// Wakes whom the news concerns: a leg with its volume, for what holds it may be an array of its own. Nobody whom it does not
     /// concern is disturbed.
-    async fn heard(&mut self, news: &News) {
+    fn heard(&mut self, news: &News) {
         let concerned = self.ctx.interests.concerned(news);
         if news.drives || news.missed {
             self.ctx.node_changed.notify_one();
@@ -155,7 +164,7 @@ impl Dispatch {
             self.wake(key, false);
         }
         if concerned.strangers {
-            self.sweep().await;
+            self.sweep();
         }
     }
 
@@ -199,11 +208,23 @@ impl Dispatch {
         }
     }
 
-    /// What is on this node although no record names it: an older epoch's array, or what belongs to nobody known.
-    async fn sweep(&mut self) {
-        let here = self.ctx.blocking(|host| Ok((host.arrays()?, host.connections()?))).await;
+    /// Looks for what is on this node although no record names it: an older epoch's array, or what belongs to nobody known.
+    fn sweep(&mut self) {
+        self.again = !self.looks.is_empty();
+        if !self.again {
+            let ctx = Arc::clone(&self.ctx);
+            self.looks.spawn(async move { ctx.blocking(|host| Ok((host.arrays()?, host.connections()?))).await });
+        }
+    }
+
+    /// Wakes whose leftovers were found.
+    fn found(&mut self, here: Result<Result<Here, TurnError>, JoinError>) {
+        if self.again {
+            self.sweep();
+        }
         let (arrays, connections) = match here {
-            Ok(found) => found,
+            Ok(Ok(found)) => found,
+            Ok(Err(error)) => return tracing::warn!(%error, "look for leftovers"),
             Err(error) => return tracing::warn!(%error, "look for leftovers"),
         };
         let mut known = HashSet::new();

@@ -162,18 +162,19 @@ mod tests {
         let (export, port) = (bench.dir.join("subsystems").join(&nqn), bench.dir.join("ports/42001"));
         create_dir_all(export.join("namespaces/1")).unwrap();
         create_dir_all(port.join("subsystems")).unwrap();
-        assert_eq!(bench.told(), [nqn.clone()], "it is there");
+        let ours = [nqn.clone()];
+        assert_eq!(bench.told(), ours, "it is there");
         assert!(bench.told().is_empty());
         write(export.join("namespaces/1/enable"), "0").unwrap();
-        assert_eq!(bench.told(), [nqn.clone()], "an attribute");
+        assert_eq!(bench.told(), ours, "an attribute");
         write(port.join("subsystems").join(&nqn), "").unwrap();
-        assert_eq!(bench.told(), [nqn.clone()], "its listener");
+        assert_eq!(bench.told(), ours, "its listener");
         write(port.join("addr_trsvcid"), "1").unwrap();
-        assert_eq!(bench.told(), [nqn.clone()], "an attribute of its port");
+        assert_eq!(bench.told(), ours, "an attribute of its port");
         remove_file(port.join("subsystems").join(&nqn)).unwrap();
-        assert_eq!(bench.told(), [nqn.clone()]);
+        assert_eq!(bench.told(), ours);
         remove_dir_all(&export).unwrap();
-        assert_eq!(bench.told(), [nqn]);
+        assert_eq!(bench.told(), ours);
     }
 
     #[test]

@@ -34,7 +34,8 @@ impl Live {
             let (tell, told) = channel(64);
             let ctx = sim.context(node, CrashPoint::never());
             tasks.spawn(Dispatch::new(ctx).run(changed, told));
-            (changes.push(change), news.push(tell));
+            changes.push(change);
+            news.push(tell);
         }
         let state = Arc::clone(&sim.state);
         tasks.spawn(async move {
