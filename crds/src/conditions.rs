@@ -80,6 +80,8 @@ pub const REASON_NOT_ATTACHED: &str = "NotAttached";
 pub const REASON_KERNEL_SUPPORTS: &str = "KernelSupports";
 /// The array is striped: there is nothing to take over.
 pub const REASON_ALREADY_STRIPED: &str = "AlreadyStriped";
+/// An array that MeshStor did not assemble holds a leg.
+pub const REASON_FOREIGN_ASSEMBLY: &str = "ForeignAssembly";
 
 /// Longest message that is written; the API server allows 32768.
 const MESSAGE_MAX: usize = 1024;

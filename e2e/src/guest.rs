@@ -56,6 +56,10 @@ impl Machine {
 pub trait Runner: Send + Sync {
     /// Powers the machine on. The process is the machine: killing it is a power cut.
     fn start(&self, machine: &Machine) -> Result<Process>;
+    /// Puts a drive into a slot behind those of the machine, while it runs.
+    fn plug(&self, machine: &Machine, slot: usize, drive: &std::path::Path) -> Result<()>;
+    /// Takes the drive out of the slot.
+    fn unplug(&self, machine: &Machine, slot: usize) -> Result<()>;
 }
 
 /// A machine and, while it is on, its process.
@@ -138,6 +142,16 @@ impl Guest {
     pub fn cut_power(&mut self) -> Result<()> {
         self.daemon = None;
         self.process.take().with_context(|| format!("{} is off already", self.machine.name))?.kill().map(drop)
+    }
+
+    /// Puts a drive into it while it runs.
+    pub fn plug(&self, slot: usize, drive: &std::path::Path) -> Result<()> {
+        self.runner.plug(&self.machine, slot, drive)
+    }
+
+    /// Takes such a drive out again, which the guest refuses while it uses it.
+    pub fn unplug(&self, slot: usize) -> Result<()> {
+        self.runner.unplug(&self.machine, slot)
     }
 
     /// Whether it is on.

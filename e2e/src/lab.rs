@@ -32,11 +32,13 @@ pub struct Options {
     pub guests: u8,
     /// Size of each of a guest's two drives.
     pub drive_bytes: u64,
+    /// Seconds between two full looks of the daemons; none: as the manifest has it.
+    pub full_look: Option<u32>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { guests: 3, drive_bytes: 3 << 30 }
+        Self { guests: 3, drive_bytes: 3 << 30, full_look: None }
     }
 }
 
@@ -51,6 +53,7 @@ pub struct Lab {
     second_operator: Option<Process>,
     found: Prerequisites,
     workloads: Workloads,
+    full_look: Option<u32>,
     /// Held as long as the lab lives: two labs in one directory would empty it under each other.
     _lock: File,
 }
@@ -79,8 +82,10 @@ impl Lab {
         guests.iter_mut().try_for_each(Guest::power_on)?;
         let control = ControlPlane::start(&found, &dir)?;
         let workloads = apply_manifests(&found, &control)?;
+        let full_look = options.full_look;
+        let (operator, second_operator) = (None, None);
         let mut lab =
-            Self { dir, control, guests, operator: None, second_operator: None, found, workloads, _lock: lock };
+            Self { dir, control, guests, operator, second_operator, found, workloads, full_look, _lock: lock };
         lab.register_nodes()?;
         lab.start_operator()?;
         for name in lab.nodes() {
@@ -155,7 +160,7 @@ impl Lab {
 
     /// Starts a node's daemon, as its manifest says, but with the guests' drives.
     pub fn start_daemon(&mut self, node: &str) -> Result<()> {
-        let workload = self.workloads.daemon.clone();
+        let (workload, full_look) = (self.workloads.daemon.clone(), self.full_look);
         let guest = self.guest_mut(node)?;
         let ip = guest.machine.ip.to_string();
         let fields = BTreeMap::from([
@@ -169,6 +174,7 @@ impl Lab {
         let args = workload.args(&env, &[("--drives", DRIVES)])?;
         env.insert("KUBECONFIG".to_owned(), "/run/share/kubeconfig".to_owned());
         env.insert("RUST_BACKTRACE".to_owned(), "1".to_owned());
+        env.extend(full_look.map(|seconds| ("MESHSTOR_FULL_LOOK_SECONDS".to_owned(), seconds.to_string())));
         std::fs::write(guest.machine.share.join("container"), workload.container())?;
         guest.start_daemon(&args, &env)
     }

@@ -18,6 +18,7 @@ pub mod kubeconfig;
 pub mod lab;
 pub mod load;
 pub mod manifests;
+pub mod mconsole;
 pub mod netns;
 pub mod prerequisites;
 pub mod process;

@@ -1,11 +1,12 @@
 //! User-Mode Linux as the runner of guests.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Result;
 
 use crate::guest::{Machine, Runner};
+use crate::mconsole;
 use crate::process::Process;
 
 /// Starts guests as processes of the machine itself.
@@ -46,5 +47,13 @@ impl Runner for Uml {
             .arg(format!("meshstor.share={}", machine.share.display()))
             .args(&machine.kernel_arguments);
         Process::start(&machine.name, &mut command, &machine.console())
+    }
+
+    fn plug(&self, machine: &Machine, slot: usize, drive: &Path) -> Result<()> {
+        mconsole::tell(machine, &format!("config ubd{slot}={}", drive.display()))
+    }
+
+    fn unplug(&self, machine: &Machine, slot: usize) -> Result<()> {
+        mconsole::tell(machine, &format!("remove ubd{slot}"))
     }
 }

@@ -1,10 +1,11 @@
 //! MeshStor's node daemon: prepares and exports legs, assembles arrays, records losses before they count.
 //!
 //! [`leg`] and [`attachment`] are the pure cores: from what is observed to the one next step. [`control`] are the
-//! hands: watches, workers, status writes. [`host`] is the one seam to the kernel.
+//! hands: watches, workers, status writes. [`host`] is the one seam to the kernel, [`wake`] and [`events`] what it tells.
 
 pub mod attachment;
 pub mod control;
+pub mod events;
 pub mod host;
 pub mod ids;
 pub mod leg;

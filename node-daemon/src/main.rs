@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use clap::{Parser, ValueEnum};
@@ -14,7 +15,9 @@ use meshstor_crds::capability;
 use meshstor_node_daemon::control::cluster::KubeCluster;
 use meshstor_node_daemon::control::context::{Context, Timing};
 use meshstor_node_daemon::control::dispatch::{Dispatch, caches};
+use meshstor_node_daemon::control::interest::Interests;
 use meshstor_node_daemon::control::node;
+use meshstor_node_daemon::events;
 use meshstor_node_daemon::host::real::{RealConfig, RealHost};
 use meshstor_node_daemon::host::{Host, NodeFacts};
 use meshstor_node_daemon::wake::SysfsWakeups;
@@ -38,6 +41,9 @@ struct Options {
     /// TCP ports of exports.
     #[arg(long, default_value = "42000-42999", value_parser = ports)]
     ports: RangeInclusive<u16>,
+    /// How often everything is looked at although nothing was told, in seconds: for what the kernel has no event for.
+    #[arg(long, env = "MESHSTOR_FULL_LOOK_SECONDS", default_value = "300", value_parser = clap::value_parser!(u32).range(10..))]
+    full_look_seconds: u32,
     /// How to log.
     #[arg(long, value_enum, default_value = "text")]
     log_format: LogFormat,
@@ -133,6 +139,8 @@ async fn serve(options: Options, host: Arc<RealHost>) -> anyhow::Result<()> {
 }
 
 async fn work(options: Options, host: Arc<RealHost>, facts: NodeFacts, client: Client) -> anyhow::Result<()> {
+    // Before the first look: what changes after it is told.
+    let news = events::listen(host.sources()).context("listen to the kernel")?;
     let (caches, changes) = caches(&client).await.context("fill the caches")?;
     let name = options.node_name.clone();
     let cluster = KubeCluster::new(client.clone(), &name, caches.attachments, caches.replicas, caches.volumes);
@@ -147,7 +155,8 @@ async fn work(options: Options, host: Arc<RealHost>, facts: NodeFacts, client: C
         latency_balance: can(capability::LATENCY_BALANCE),
         takeover: can(capability::TAKEOVER),
         wakeups: Arc::new(SysfsWakeups::start("/sys".into()).context("watch the kernel")?),
-        timing: Timing::default(),
+        interests: Interests::default(),
+        timing: Timing { full: Duration::from_secs(options.full_look_seconds.into()), ..Timing::default() },
         override_addresses: Mutex::default(),
         rdma: Mutex::new(facts.rdma),
         node_changed: Notify::new(),
@@ -155,6 +164,6 @@ async fn work(options: Options, host: Arc<RealHost>, facts: NodeFacts, client: C
     });
     tracing::info!(node = %ctx.node, incarnation = %ctx.incarnation, "serving");
     tokio::spawn(node::keep(Arc::clone(&ctx), client));
-    Dispatch::new(ctx).run(changes).await;
+    Dispatch::new(ctx).run(changes, news).await;
     Err(anyhow!("the watches ended"))
 }

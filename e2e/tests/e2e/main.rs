@@ -5,6 +5,7 @@
 //! the next one gets a new lab.
 
 mod crashes;
+mod events;
 mod faults;
 mod host;
 mod kernels;
@@ -29,6 +30,8 @@ type Test = (&'static str, fn(&mut Lab) -> Result<()>);
 
 /// Directory of the suite's lab in `target/e2e`.
 const NAME: &str = "suite";
+/// Without the daemons' slow sweep: whatever a test waits for must be told to them.
+const OPTIONS: Options = Options { guests: 3, drive_bytes: 3 << 30, full_look: Some(86_400) };
 /// What a kernel says when something is wrong with it.
 const COMPLAINTS: [&str; 7] = ["BUG:", "WARNING:", "Oops", "Call Trace", "blocked for more than", "KASAN", "UBSAN"];
 
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         neighbours::TESTS,
         placement::TESTS,
         leaders::TESTS,
+        events::TESTS,
         host::TESTS,
     ]
     .concat();
@@ -83,7 +87,7 @@ fn trial((name, test): Test, lab: Arc<Mutex<Option<Lab>>>) -> Trial {
 
 fn run(slot: &mut Option<Lab>, name: &str, test: fn(&mut Lab) -> Result<()>) -> Result<()> {
     if slot.is_none() {
-        *slot = Some(Lab::up(Prerequisites::find()?, NAME, Options::default())?);
+        *slot = Some(Lab::up(Prerequisites::find()?, NAME, OPTIONS)?);
     }
     let lab = slot.as_mut().context("the lab is up")?;
     say!("== {name}");

@@ -11,9 +11,10 @@ use tokio::sync::{Notify, OwnedMutexGuard};
 use tokio::task::JoinHandle;
 
 use super::cluster::Notice;
-use super::context::{Context, Turn, newest};
+use super::context::{Again, Context, Turn, newest};
 use super::effect::{self, Found, perform};
 use super::error::{Class, ClusterError, TurnError, host as class_of};
+use super::interest::{Key, kernel_name};
 use super::leg::now;
 use super::observe::{Seen, Silence, look};
 use crate::attachment::{Memory, Step, View, plan, record, report_now};
@@ -80,8 +81,8 @@ impl AttachmentWorker {
         self.harvest(&object).await?;
         let seen = look(&self.ctx, &object).await?;
         let step = self.planned(&object, &seen);
-        let tick = self.is_restless(&object, &seen);
-        self.step(&object, &seen, step, tick).await
+        let again = self.again(&object, &seen);
+        self.step(&object, &seen, step, again).await
     }
 
     /// Memory is of one epoch; a slow step of the old one ends first.
@@ -198,10 +199,16 @@ impl AttachmentWorker {
         })
     }
 
-    async fn step(&mut self, object: &MeshAttachment, seen: &Seen, step: Step, tick: bool) -> Result<Turn, TurnError> {
+    async fn step(
+        &mut self,
+        object: &MeshAttachment,
+        seen: &Seen,
+        step: Step,
+        again: Again,
+    ) -> Result<Turn, TurnError> {
         self.note_kernel(seen);
         if step == Step::Settled {
-            return Ok(Turn::Settled { tick: tick || self.resting.is_some() });
+            return Ok(Turn::Settled(if self.resting.is_some() { Again::Tick } else { again }));
         }
         tracing::info!(node = %self.ctx.node, volume = %self.name, epoch = self.memory.epoch, %step);
         if step == Step::Settle {
@@ -221,7 +228,7 @@ impl AttachmentWorker {
                 self.tell(object, &step);
                 Ok(Turn::Acted)
             }
-            (None, _) if step.slow() => self.start(object, step, tick).await,
+            (None, _) if step.slow() => self.start(object, step, again).await,
             (None, _) => self.quick(object, step).await,
         }
     }
@@ -231,6 +238,11 @@ impl AttachmentWorker {
         let controllers = seen.connections.iter().map(|c| (c.controller.clone(), c.nqn.clone())).collect();
         let members = seen.array.iter().flat_map(|a| &a.members).map(|m| m.name.clone()).collect();
         let now = Watched { array: seen.array.as_ref().map(|a| a.device.clone()), members, controllers };
+        let devices = seen.connections.iter().filter_map(|c| c.device.as_deref());
+        let devices = devices.chain(now.array.as_deref()).filter_map(kernel_name);
+        let controllers = now.controllers.iter().map(|(name, _)| name.clone());
+        let names = devices.chain(controllers).chain(now.members.iter().cloned()).collect();
+        self.ctx.interests.set(Key::Attachment(self.name.clone()), Some(names));
         if self.watched.as_ref().is_none_or(|(watched, watch)| *watched != now || watch.is_over()) {
             let (wake, wakeups) = (Arc::clone(&self.wake), Arc::clone(&self.ctx.wakeups));
             let ring = move || wake.notify_one();
@@ -239,15 +251,21 @@ impl AttachmentWorker {
         }
     }
 
-    /// Whether time alone can change what is to be done: a leg that does not answer is held against the clock, a rebuild moves
-    /// without an event, a start waits for its legs. A volume that runs on live connections is told of everything.
-    fn is_restless(&self, object: &MeshAttachment, seen: &Seen) -> bool {
+    /// When to look again if nothing is told. Time alone changes what is to be done where a leg does not answer, which is held
+    /// against the clock, where a rebuild moves without an event, and where a start waits for its legs. A volume that runs on live
+    /// connections is told of everything but of what its kernel measures.
+    fn again(&self, object: &MeshAttachment, seen: &Seen) -> Again {
         let silent = seen.connections.iter().any(|c| c.state != ControllerState::Live);
         let rebuilding = seen.array.as_ref().is_some_and(|a| a.sync.is_some());
         let term = object.status.as_ref().and_then(|s| s.term.as_ref()).filter(|t| t.node == self.ctx.node);
         let starting =
             term.is_some_and(|t| matches!(t.phase, TermPhase::Started | TermPhase::Running)) && seen.array.is_none();
-        silent || rebuilding || starting
+        let measured = seen.array.as_ref().is_some_and(|a| a.latency_balance.is_some());
+        match (silent || rebuilding || starting, measured) {
+            (true, _) => Again::Tick,
+            (false, true) => Again::Measure,
+            (false, false) => Again::Full,
+        }
     }
 
     /// What a lost leg needs; it is awaited here.
@@ -262,11 +280,11 @@ impl AttachmentWorker {
     }
 
     /// Starts a slow step; one that takes a local leg passes the volume's gate and is planned again behind it.
-    async fn start(&mut self, object: &MeshAttachment, step: Step, tick: bool) -> Result<Turn, TurnError> {
+    async fn start(&mut self, object: &MeshAttachment, step: Step, again: Again) -> Result<Turn, TurnError> {
         let mut guard: Option<OwnedMutexGuard<()>> = None;
         if step.needs_gate() {
             let Ok(passed) = self.ctx.gate(&self.name).try_lock_owned() else {
-                return Ok(Turn::Settled { tick: true });
+                return Ok(Turn::Settled(Again::Tick));
             };
             guard = Some(passed);
             let seen = look(&self.ctx, object).await?;
@@ -287,7 +305,7 @@ impl AttachmentWorker {
             result.unwrap_or_else(|e| Err(HostError::Failed { action: "run a step".to_owned(), cause: e.to_string() }))
         });
         self.slow = Some(Slow { step, task });
-        Ok(Turn::Settled { tick })
+        Ok(Turn::Settled(again))
     }
 
     /// Writes the whole status. An unknown outcome is settled before anything else is done.

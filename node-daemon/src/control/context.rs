@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 
 use super::cluster::Cluster;
 use super::error::TurnError;
+use super::interest::Interests;
 use crate::host::{Host, HostError};
 use crate::wake::Wakeups;
 
@@ -22,6 +23,8 @@ pub struct Timing {
     pub start: Duration,
     /// How often remote controllers are looked at: the kernel has no event for `connecting`.
     pub tick: Duration,
+    /// How often numbers are looked at that the kernel changes without telling: the latency of members.
+    pub measure: Duration,
     /// How often everything is looked at anyway.
     pub full: Duration,
 }
@@ -29,7 +32,7 @@ pub struct Timing {
 impl Default for Timing {
     fn default() -> Self {
         let s = Duration::from_secs;
-        Self { hold: s(1), start: s(60), tick: s(1), full: s(300) }
+        Self { hold: s(1), start: s(60), tick: s(1), measure: s(30), full: s(300) }
     }
 }
 
@@ -54,6 +57,8 @@ pub struct Context {
     pub takeover: bool,
     /// Who tells when arrays change.
     pub wakeups: Arc<dyn Wakeups>,
+    /// Who depends on what of the kernel.
+    pub interests: Interests,
     /// Times.
     pub timing: Timing,
     /// Addresses that the `MeshNode` names instead.
@@ -104,16 +109,24 @@ impl Context {
     }
 }
 
+/// When to look again if nothing is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Again {
+    /// Soon: time alone can change what is to be done.
+    Tick,
+    /// Only numbers change by themselves.
+    Measure,
+    /// Everything is told.
+    Full,
+}
+
 /// What a turn came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
     /// One step was done: plan again at once.
     Acted,
     /// Nothing is to be done until something changes.
-    Settled {
-        /// Controllers must be looked at every tick.
-        tick: bool,
-    },
+    Settled(Again),
     /// The object is gone.
     Gone,
 }

@@ -13,23 +13,17 @@ use kube::runtime::{WatchStreamExt as _, reflector, watcher};
 use kube::{Api, Client, Resource};
 use meshstor_crds::{MeshAttachment, MeshReplica, MeshVolume};
 use tokio::sync::{Notify, mpsc};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 
 use super::attachment::AttachmentWorker;
-use super::context::{Context, Turn};
+use super::context::{Again, Context, Turn};
 use super::error::TurnError;
+use super::interest::Key;
 use super::leg::LegWorker;
 use super::observe::volume_uid;
+use crate::events::News;
+use crate::host::{ArrayFacts, ConnectionFacts};
 use crate::ids::{self, Nqn};
-
-/// Whom a worker serves.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Key {
-    /// A `MeshReplica`.
-    Leg(String),
-    /// A `MeshAttachment`.
-    Attachment(String),
-}
 
 /// An object of a watch that changed.
 #[derive(Debug)]
@@ -94,16 +88,23 @@ pub struct Dispatch {
     ctx: Arc<Context>,
     bells: HashMap<Key, Arc<Notify>>,
     workers: JoinSet<Key>,
+    /// The look for leftovers that runs, at most one: it may hang with a drive, and must not keep the workers from being woken.
+    looks: JoinSet<Result<Here, TurnError>>,
+    /// Another was asked for meanwhile.
+    again: bool,
 }
+
+/// What of ours is on this node.
+type Here = (Vec<ArrayFacts>, Vec<ConnectionFacts>);
 
 impl Dispatch {
     /// Without workers yet.
     pub fn new(ctx: Arc<Context>) -> Self {
-        Self { ctx, bells: HashMap::new(), workers: JoinSet::new() }
+        Self { ctx, bells: HashMap::new(), workers: JoinSet::new(), looks: JoinSet::new(), again: false }
     }
 
-    /// Serves changes until the watches end.
-    pub async fn run(mut self, mut changes: mpsc::Receiver<Change>) {
+    /// Serves changes of objects and of the kernel until one of the two watches ends.
+    pub async fn run(mut self, mut changes: mpsc::Receiver<Change>, mut news: mpsc::Receiver<News>) {
         let mut sweep = tokio::time::interval(self.ctx.timing.full);
         loop {
             tokio::select! {
@@ -116,7 +117,12 @@ impl Dispatch {
                     // The process starts again rather than go on with a volume that nobody serves.
                     Err(error) => return tracing::error!(%error, "a worker died"),
                 },
-                _ = sweep.tick() => self.sweep().await,
+                told = news.recv() => match told {
+                    Some(news) => self.heard(&news),
+                    None => return tracing::error!("nobody listens to the kernel any more"),
+                },
+                Some(here) = self.looks.join_next() => self.found(here),
+                _ = sweep.tick() => self.sweep(),
             }
         }
     }
@@ -136,6 +142,29 @@ impl Dispatch {
                     self.wake(Key::Leg(leg.metadata.name.clone().unwrap_or_default()), true);
                 }
             }
+        }
+    }
+
+    /// Wakes whom the news concerns: a leg with its volume, for what holds it may be an array of its own. Nobody whom it does not
+    /// concern is disturbed.
+    fn heard(&mut self, news: &News) {
+        let concerned = self.ctx.interests.concerned(news);
+        if news.drives || news.missed {
+            self.ctx.node_changed.notify_one();
+        }
+        if news.drives || !concerned.keys.is_empty() {
+            tracing::info!(node = %self.ctx.node, %news, workers = concerned.keys.len(), "the kernel tells of a change");
+        }
+        for key in concerned.keys {
+            if let Key::Leg(name) = &key
+                && let Some(leg) = self.ctx.cluster.replica(name)
+            {
+                self.volume(&leg.spec.volume);
+            }
+            self.wake(key, false);
+        }
+        if concerned.strangers {
+            self.sweep();
         }
     }
 
@@ -169,6 +198,7 @@ impl Dispatch {
     /// A worker whose object was gone. One of the same name may be there again.
     fn ended(&mut self, key: Key) {
         self.bells.remove(&key);
+        self.ctx.interests.forget(&key);
         let again = match &key {
             Key::Leg(name) => self.ctx.cluster.replica(name).is_some_and(|r| r.spec.node == self.ctx.node),
             Key::Attachment(name) => self.ctx.cluster.attachment(name).is_some(),
@@ -178,11 +208,23 @@ impl Dispatch {
         }
     }
 
-    /// What is on this node although no record names it: an older epoch's array, or what belongs to nobody known.
-    async fn sweep(&mut self) {
-        let here = self.ctx.blocking(|host| Ok((host.arrays()?, host.connections()?))).await;
+    /// Looks for what is on this node although no record names it: an older epoch's array, or what belongs to nobody known.
+    fn sweep(&mut self) {
+        self.again = !self.looks.is_empty();
+        if !self.again {
+            let ctx = Arc::clone(&self.ctx);
+            self.looks.spawn(async move { ctx.blocking(|host| Ok((host.arrays()?, host.connections()?))).await });
+        }
+    }
+
+    /// Wakes whose leftovers were found.
+    fn found(&mut self, here: Result<Result<Here, TurnError>, JoinError>) {
+        if self.again {
+            self.sweep();
+        }
         let (arrays, connections) = match here {
-            Ok(found) => found,
+            Ok(Ok(found)) => found,
+            Ok(Err(error)) => return tracing::warn!(%error, "look for leftovers"),
             Err(error) => return tracing::warn!(%error, "look for leftovers"),
         };
         let mut known = HashSet::new();
@@ -235,8 +277,9 @@ async fn pause(ctx: &Context, bell: &Notify, turn: Result<Turn, TurnError>, trie
             *tries = 0;
             return;
         }
-        Ok(Turn::Settled { tick: true } | Turn::Gone) => (Duration::ZERO, ctx.timing.tick),
-        Ok(Turn::Settled { tick: false }) => (Duration::ZERO, ctx.timing.full),
+        Ok(Turn::Settled(Again::Tick) | Turn::Gone) => (Duration::ZERO, ctx.timing.tick),
+        Ok(Turn::Settled(Again::Measure)) => (Duration::ZERO, ctx.timing.measure),
+        Ok(Turn::Settled(Again::Full)) => (Duration::ZERO, ctx.timing.full),
         Err(error) => {
             tracing::warn!(node = %ctx.node, class = ?error.class(), %error, "turn failed");
             let wait = error.class().backoff(*tries);

@@ -1,14 +1,16 @@
 //! The hands of one leg: observe, plan, do one step.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use kube::ResourceExt as _;
-use meshstor_crds::{MeshReplica, MeshReplicaStatus, REPLICA_FINALIZER, Time};
+use meshstor_crds::{MeshReplica, MeshReplicaStatus, REPLICA_FINALIZER, Time, naming};
 
-use super::context::{Context, Turn, newest};
+use super::context::{Again, Context, Turn, newest};
 use super::error::{ClusterError, TurnError, reason};
+use super::interest::{Key, kernel_name};
 use crate::attachment::disowned;
 use crate::host::{HostError, LegFacts, LegRef};
 use crate::ids;
@@ -88,7 +90,9 @@ impl LegWorker {
 
     async fn observe(&self, replica: &MeshReplica) -> Result<LegFacts, TurnError> {
         let leg = reference(replica);
-        self.ctx.blocking(move |host| host.leg(&leg)).await
+        let facts = self.ctx.blocking(move |host| host.leg(&leg)).await;
+        self.ctx.interests.set(Key::Leg(self.name.clone()), facts.as_ref().ok().and_then(|f| names(replica, f)));
+        facts
     }
 
     /// The record by a GET without `resourceVersion`, so that it is none that was.
@@ -116,7 +120,7 @@ impl LegWorker {
     async fn act(&mut self, replica: &MeshReplica, step: LegStep) -> Result<Turn, TurnError> {
         let leg = reference(replica);
         match step {
-            LegStep::Settled | LegStep::ReadRecord => return Ok(Turn::Settled { tick: false }),
+            LegStep::Settled | LegStep::ReadRecord => return Ok(Turn::Settled(Again::Full)),
             LegStep::Report(status) => self.write(replica, *status).await?,
             LegStep::CreatePartition { bytes, label } => {
                 self.ctx.blocking(move |host| host.create_partition(&leg, bytes, &label)).await?;
@@ -210,6 +214,16 @@ impl LegWorker {
         }
         self.write(&replica, status).await
     }
+}
+
+/// What the leg depends on: partition, the array that holds it, exports. None without a partition.
+fn names(replica: &MeshReplica, facts: &LegFacts) -> Option<BTreeSet<String>> {
+    let partition = kernel_name(&facts.partition.as_ref()?.device);
+    let holder = facts.held_by.as_deref().and_then(kernel_name);
+    let exports = facts.exports.iter().map(|e| e.nqn.clone());
+    let uid = replica.metadata.uid.as_deref().unwrap_or_default();
+    let granted = replica.spec.grant.as_ref().map(|g| naming::export_nqn(uid, g.epoch, g.number));
+    Some(exports.chain(partition).chain(holder).chain(granted).collect())
 }
 
 /// The leg as the host knows it.

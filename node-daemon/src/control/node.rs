@@ -27,19 +27,23 @@ pub async fn keep(ctx: Arc<Context>, client: Client) {
     let mut written = None;
     let mut seen = look(&ctx).await;
     let mut looked = Instant::now();
+    let mut due = Instant::now();
     loop {
-        let pause = match turn(&ctx, &api, written.take(), &seen).await {
-            Ok(object) => {
-                written = Some(object);
-                HEARTBEAT
-            }
-            Err(error) => {
-                tracing::warn!(node = %ctx.node, %error, "node status not written");
-                Duration::from_secs(2)
-            }
-        };
+        if Instant::now() >= due {
+            let pause = match turn(&ctx, &api, written.take(), &seen).await {
+                Ok(object) => {
+                    written = Some(object);
+                    HEARTBEAT
+                }
+                Err(error) => {
+                    tracing::warn!(node = %ctx.node, %error, "node status not written");
+                    Duration::from_secs(2)
+                }
+            };
+            due = Instant::now() + pause;
+        }
         let changed = tokio::select! {
-            () = tokio::time::sleep(pause) => false,
+            () = tokio::time::sleep_until(due.into()) => false,
             () = ctx.node_changed.notified() => true,
         };
         if changed {
@@ -47,8 +51,12 @@ pub async fn keep(ctx: Arc<Context>, client: Client) {
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
         if changed || seen.is_err() || looked.elapsed() >= ctx.timing.full {
-            seen = look(&ctx).await;
+            let before = std::mem::replace(&mut seen, look(&ctx).await);
             looked = Instant::now();
+            // What is as it was waits for the next heartbeat.
+            if seen != before {
+                due = Instant::now();
+            }
         }
     }
 }

@@ -72,6 +72,24 @@ impl FakeFabric {
         self.world().fail(node, array, name);
     }
 
+    /// Somebody takes the listeners of the node's exports away in configfs.
+    pub fn unlink_exports(&self, node: &str) {
+        let mut world = self.world();
+        if let Ok(node) = world.node_mut(node) {
+            node.exports.iter_mut().for_each(|e| e.facts.listening = None);
+        }
+    }
+
+    /// A rule of udev assembles a leg into an array of its own, `/dev/md127`, and somebody opens that.
+    pub fn steal(&self, node: &str, leg: Uuid) {
+        self.world().steal(node, leg);
+    }
+
+    /// Whoever opened such an array has closed it.
+    pub fn close(&self, node: &str) {
+        self.world().close(node);
+    }
+
     /// An application writes and flushes.
     pub fn write(&self, node: &str, array: Uuid) -> Write {
         self.world().app_write(node, array)

@@ -125,6 +125,8 @@ pub struct LegFacts {
     pub exports: Vec<ExportFacts>,
     /// MD array (`/dev/mdN`) on this node that holds the partition.
     pub held_by: Option<PathBuf>,
+    /// No daemon of this boot started that array: a rule of udev, or a person, assembled or made it.
+    pub held_by_stranger: bool,
 }
 
 /// A partition.

@@ -3,7 +3,7 @@
 use meshstor_crds::conditions::{self as c, Want};
 use meshstor_crds::{Export, LegPartition, MeshReplica, MeshReplicaStatus, Time};
 
-use super::service::{Service, confirmed, service};
+use super::service::{Service, confirmed, service, stranger};
 use super::{LegStep, View};
 use crate::host::ExportFacts;
 use crate::ids;
@@ -85,7 +85,8 @@ fn wants(view: &View<'_>) -> Vec<Want> {
     match obstacle(view) {
         None => vec![Want::new(c::READY, true, c::REASON_OK, "prepared, and open to whom it was granted")],
         Some((reason, message)) => {
-            vec![Want::new(c::READY, false, reason, message.clone()), Want::new(c::RECONCILING, true, reason, message)]
+            let beside = if reason == c::REASON_FOREIGN_ASSEMBLY { c::STALLED } else { c::RECONCILING };
+            vec![Want::new(c::READY, false, reason, message.clone()), Want::new(beside, true, reason, message)]
         }
     }
 }
@@ -98,6 +99,16 @@ fn obstacle(view: &View<'_>) -> Option<(&'static str, String)> {
         return Some((
             c::REASON_DELETING,
             format!("waits until the record retires the leg and nobody uses it{holder}"),
+        ));
+    }
+    if let Some(array) = stranger(view) {
+        let array = array.display();
+        return Some((
+            c::REASON_FOREIGN_ASSEMBLY,
+            format!(
+                "{array} holds the leg and MeshStor did not assemble it; nothing is erased. Find out what uses it, stop it \
+                 (mdadm --stop {array}), and keep udev and systemd from assembling MeshStor's partitions"
+            ),
         ));
     }
     let size = view.facts.partition.as_ref().map_or(0, |p| p.size);

@@ -1,5 +1,7 @@
 //! What a leg may serve, by its spec, its ledger and its exports; and whether an older epoch is over.
 
+use std::path::Path;
+
 use meshstor_crds::{Grant, naming};
 
 use super::View;
@@ -25,6 +27,13 @@ pub(super) fn confirmed(view: &View<'_>) -> bool {
     let facts = view.facts;
     let ours = |l: &LedgerEntry| l.epoch == epoch && (facts.held_by.is_none() || (epoch > 0 && l.local_epoch == epoch));
     facts.ledger.as_ref().is_some_and(ours) && unwanted(view).is_none()
+}
+
+/// The array that holds the leg and is none of ours. One that bears out the ledger is taken for ours even where its note was lost.
+pub(super) fn stranger<'a>(view: &'a View<'_>) -> Option<&'a Path> {
+    let taken = view.facts.ledger.as_ref().is_some_and(|l| l.local_epoch == view.spec().epoch);
+    let ours = !view.facts.held_by_stranger || (taken && matches!(service(view), Service::Local));
+    view.facts.held_by.as_deref().filter(|_| !ours)
 }
 
 /// An export that must go: any but the live one of the current grant.

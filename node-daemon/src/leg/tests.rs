@@ -244,6 +244,22 @@ fn step_13_retire_before_wipe() {
 }
 
 #[test]
+fn a_leg_in_a_foreign_array_waits_for_a_person_and_is_not_touched() {
+    // I2, I7: neither confirmed nor called ready, and said why, unless the ledger bears the array out.
+    let held = |bed: Bed| {
+        bed.with(|b| (b.facts.held_by, b.facts.held_by_stranger) = (Some("/dev/md127".into()), true)).grant(4, "n")
+    };
+    let bed = held(Bed::new().with(|b| b.replica.spec.epoch = 3).ledger(|l| (l.epoch, l.local_epoch) = (3, 2)));
+    let status = bed.reported();
+    let stalled = status.conditions.iter().find(|c| c.type_ == conditions::STALLED).unwrap();
+    assert_eq!(stalled.reason, conditions::REASON_FOREIGN_ASSEMBLY);
+    assert!(stalled.message.contains("/dev/md127"));
+    assert_eq!(status.revoked_below, Some(2));
+    let adopted = held(Bed::new().ledger(|l| l.local_epoch = 2)).reported();
+    assert!(conditions::is_true(&adopted.conditions, conditions::READY), "the note of our own array was lost");
+}
+
+#[test]
 fn what_is_reported_stays() {
     // I4: the status that was written asks for nothing more.
     let mut bed = Bed::new().grant(4, "x").ledger(|l| l.spent_grant = 4);

@@ -5,5 +5,6 @@ mod api;
 mod crashes;
 mod faults;
 mod life;
+mod news;
 mod operator;
 mod sim;

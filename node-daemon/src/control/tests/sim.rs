@@ -13,6 +13,7 @@ use super::api::{FakeCluster, State};
 use super::operator::operate;
 use crate::control::attachment::AttachmentWorker;
 use crate::control::context::{Context, Timing, Turn};
+use crate::control::interest::Interests;
 use crate::control::leg::LegWorker;
 use crate::host::crash::{CrashHost, CrashPoint};
 use crate::host::fake::{FakeFabric, FakeHost, Write};
@@ -115,11 +116,20 @@ impl Sim {
 
     /// Starts a daemon on the node, in the place of the one that ran there.
     pub fn start(&mut self, node: &str, point: Arc<CrashPoint>) {
+        let slot = i32::from(node == "b");
+        let ctx = self.context(node, Arc::clone(&point));
+        let legs = vec![LegWorker::new(Arc::clone(&ctx), naming::leg(VOLUME, slot))];
+        let attachment = AttachmentWorker::new(ctx, VOLUME.to_owned(), Arc::default());
+        self.daemons.insert(node.to_owned(), Daemon { point, legs, attachment });
+    }
+
+    /// What the workers of a new process on the node share.
+    pub fn context(&mut self, node: &str, point: Arc<CrashPoint>) -> Arc<Context> {
         self.starts += 1;
         let host = self.hosts[node].clone();
         let slot = i32::from(node == "b");
         let cluster = FakeCluster { state: Arc::clone(&self.state), point: Arc::clone(&point) };
-        let ctx = Arc::new(Context {
+        Arc::new(Context {
             node: node.to_owned(),
             incarnation: format!("{node}-{}", self.starts),
             boot_id: host.node().unwrap().boot_id,
@@ -129,15 +139,13 @@ impl Sim {
             wakeups: Arc::new(FakeWakeups::default()),
             latency_balance: false,
             takeover: false,
-            timing: Timing { hold: Duration::ZERO, ..Timing::default() },
+            interests: Interests::default(),
+            timing: Timing { hold: Duration::ZERO, full: Duration::from_secs(3600), ..Timing::default() },
             override_addresses: Mutex::default(),
             rdma: Mutex::default(),
             node_changed: Notify::new(),
             gates: Mutex::default(),
-        });
-        let legs = vec![LegWorker::new(Arc::clone(&ctx), naming::leg(VOLUME, slot))];
-        let attachment = AttachmentWorker::new(ctx, VOLUME.to_owned(), Arc::default());
-        self.daemons.insert(node.to_owned(), Daemon { point, legs, attachment });
+        })
     }
 
     /// The node loses power, and its daemon with it.
@@ -165,9 +173,9 @@ impl Sim {
         let mut crashed = Vec::new();
         for (node, daemon) in &mut self.daemons {
             for leg in &mut daemon.legs {
-                going |= !matches!(leg.turn().await, Ok(Turn::Settled { .. } | Turn::Gone));
+                going |= !matches!(leg.turn().await, Ok(Turn::Settled(_) | Turn::Gone));
             }
-            going |= !matches!(daemon.attachment.turn().await, Ok(Turn::Settled { .. } | Turn::Gone));
+            going |= !matches!(daemon.attachment.turn().await, Ok(Turn::Settled(_) | Turn::Gone));
             going |= daemon.attachment.busy() || daemon.attachment.resting();
             if daemon.point.dead() {
                 crashed.push(node.clone());

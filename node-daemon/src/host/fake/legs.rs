@@ -24,6 +24,7 @@ impl World {
             ledger: node.ledger.get(&leg.uuid).cloned(),
             exports: node.exports.iter().filter(|e| e.leg == leg.uuid).map(|e| e.facts.clone()).collect(),
             held_by: node.arrays.iter().find(holds).map(|a| a.device.clone()),
+            held_by_stranger: node.arrays.iter().find(holds).is_some_and(|a| a.stranger),
         })
     }
 

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use meshstor_crds::{Bitmap, Geometry};
 use uuid::Uuid;
 
 use super::super::{ArrayFacts, ArrayMember, ArraySpec, Content, MemberFacts, Result, SuperFacts, SyncFacts};
@@ -106,9 +107,36 @@ impl World {
         let node = self.node_mut(name)?;
         node.next_number += 1;
         let device = PathBuf::from(format!("/dev/md{}", 100 + node.next_number));
-        node.arrays.push(Array { spec: spec.clone(), device, members, mounts: Vec::new() });
+        node.arrays.push(Array {
+            spec: spec.clone(),
+            device,
+            members,
+            mounts: Vec::new(),
+            stranger: false,
+            open: false,
+        });
         self.bump(name, spec.uuid);
         Ok(())
+    }
+
+    /// A rule of udev takes a leg for a member of an array that nobody started, and somebody opens that.
+    pub(super) fn steal(&mut self, home: &str, leg: Uuid) {
+        let Some(node) = self.nodes.get_mut(home) else { return };
+        let Some(found) = node.legs.get(&leg) else { return };
+        let Some((uuid, _)) = found.bytes.superblock else { return };
+        let name = found.device.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        let (geometry, bitmap) = (Geometry::new(2, 1), Bitmap::Internal);
+        let spec = ArraySpec { uuid, name: "by hand".to_owned(), geometry, members: vec![], size: found.size, bitmap };
+        let (home, nqn) = (home.to_owned(), None);
+        let member = Member { name, node: home, leg, nqn, slot: 0, in_sync: true, faulty: false, write_mostly: false };
+        let (device, mounts) = (PathBuf::from("/dev/md127"), Vec::new());
+        node.arrays.push(Array { spec, device, members: vec![member], mounts, stranger: true, open: true });
+    }
+
+    /// Whoever had arrays of the node open that are none of ours has closed them.
+    pub(super) fn close(&mut self, name: &str) {
+        let arrays = self.nodes.get_mut(name).map(|n| n.arrays.iter_mut());
+        arrays.into_iter().flatten().for_each(|a| a.open = false);
     }
 
     /// A new event in the superblocks of all members that work.
@@ -130,6 +158,9 @@ impl World {
         let Some(array) = arrays.iter().find(|a| a.device == device) else { return Ok(()) };
         if !array.mounts.is_empty() {
             return busy("stop an array", "it is mounted");
+        }
+        if array.open {
+            return busy("stop an array", "somebody has it open");
         }
         let held = array.members.iter().any(|m| !m.faulty && !self.reaches(node, m));
         if held {

@@ -56,6 +56,10 @@ pub(super) struct Array {
     pub(super) device: PathBuf,
     pub(super) members: Vec<Member>,
     pub(super) mounts: Vec<PathBuf>,
+    /// Nobody of ours assembled it.
+    pub(super) stranger: bool,
+    /// Somebody has it open.
+    pub(super) open: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -141,7 +145,8 @@ impl World {
     /// Whether I/O of a connection reaches its leg.
     pub(super) fn live(&self, from: &str, conn: &Conn) -> bool {
         let open = |e: &Exported| {
-            e.facts.nqn == conn.nqn && e.facts.enabled && e.facts.host_nqn.as_deref() == Some(&host_nqn(from))
+            let heard = e.facts.enabled && e.facts.listening.is_some();
+            e.facts.nqn == conn.nqn && heard && e.facts.host_nqn.as_deref() == Some(&host_nqn(from))
         };
         let cut = self.cuts.contains(&(from.to_owned(), conn.target.clone()));
         !cut && self.nodes.get(&conn.target).is_some_and(|n| n.up && n.exports.iter().any(open))

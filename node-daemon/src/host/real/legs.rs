@@ -27,8 +27,10 @@ impl RealHost {
             Some((kernel, entry))
         });
         let device = partition.as_ref().map(|(kernel, _)| kernel.device.clone());
+        let held_by = partition.as_ref().and_then(|(kernel, _)| self.array_holding(&kernel.name));
         Ok(LegFacts {
-            held_by: partition.as_ref().and_then(|(kernel, _)| self.array_holding(&kernel.name)),
+            held_by_stranger: held_by.as_deref().is_some_and(|array| !self.is_noted(array)),
+            held_by,
             exports: self.exports_of(leg.uuid, device.as_deref()),
             partition: partition.map(|(kernel, entry)| PartitionFacts {
                 device: kernel.device,
@@ -53,6 +55,12 @@ impl RealHost {
         let holders = self.config.sys.join("class/block").join(partition).join("holders");
         let md = sysfs::names(&holders).into_iter().find(|h| h.starts_with("md"))?;
         sysfs::device_node(&self.config.dev, &self.config.sys.join("class/block").join(md))
+    }
+
+    /// Whether an array is one that was noted before it was started: no other is ours.
+    fn is_noted(&self, array: &Path) -> bool {
+        let name = array.file_name().unwrap_or_default();
+        self.array_notes().values().any(|noted| name == noted.as_str())
     }
 
     pub(super) fn make_partition(&self, leg: &LegRef, size: u64, label: &str) -> Result<()> {

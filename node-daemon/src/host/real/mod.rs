@@ -33,6 +33,7 @@ use super::{
     ArrayFacts, ArrayMember, ArraySpec, ConnectSpec, ConnectionFacts, Content, ExportFacts, ExportSpec, Host,
     LedgerEntry, LegFacts, LegRef, NodeFacts, Result, SuperFacts,
 };
+use crate::events::Sources;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -131,6 +132,21 @@ impl RealHost {
             cutting: Mutex::default(),
             arrays: Mutex::default(),
             lockless: OnceLock::new(),
+        }
+    }
+
+    /// Where the kernel tells of what concerns this host.
+    pub fn sources(&self) -> Sources {
+        let config = self.config.clone();
+        let is_drive = move |name: &str| {
+            let node = config.dev.join(name);
+            config.drive_patterns.iter().any(|p| pattern::matches(p, &node.to_string_lossy()))
+        };
+        Sources {
+            proc: self.config.proc.clone(),
+            configfs: self.config.configfs.clone(),
+            ports: self.config.ports.clone(),
+            is_drive: Arc::new(is_drive),
         }
     }
 
