@@ -4,8 +4,8 @@
 #   build.sh kernel   a User-Mode Linux kernel (7.3, SMP) from Debian's source package and the patches of a series
 #   build.sh kube     kube-apiserver, kube-controller-manager, kube-scheduler, kubectl and etcd, from their Go modules
 #   build.sh root     the root directory that all guests share, from Debian packages
-#   build.sh all      the three, in the order root, kernel, kube
-#   build.sh paths    KERNEL=…, KUBE=…, ROOT=…: where these are or would be; builds nothing, and is instantaneous
+#   build.sh all      the three, in the order root, kernel, kube; and the kernels that some tests boot besides
+#   build.sh paths    KERNEL=…, KUBE=…, ROOT=…, and KERNEL_<series>=… of kernels that a test can name: where these are or would be; builds nothing, and is instantaneous
 #
 # Every name of a mirror is taken from this machine's own apt sources (or MESHSTOR_DEBIAN_MIRROR); signatures are always checked.
 # shellcheck disable=SC2317 # the builders are called by name, at the very end
@@ -205,7 +205,11 @@ root_finish() { # <base> <tree>
 }
 
 paths() {
+	local name
 	printf 'KERNEL=%q\nKUBE=%q\nROOT=%q\n' "$(kernel_out)/linux" "$(kube_out)" "$(root_out)"
+	for name in "${named_series[@]}"; do
+		printf 'KERNEL_%s=%q\n' "$name" "$(series_name=$name && kernel_out)/linux"
+	done
 }
 
 # One build of a thing at a time; a second caller waits and then finds the work done.
@@ -225,7 +229,13 @@ main() {
 	[[ -r $repo_dir/kernel/lab/$series_name.series ]] || die "no such kernel series: kernel/lab/$series_name.series"
 	case ${1:-all} in
 	kernel | kube | root) locked "$1" ;;
-	all) for what in root kernel kube; do locked "$what"; done ;;
+	all)
+		locked root
+		# Before the default kernel: the object tree then stays as that one needs it.
+		for what in "${test_series[@]}"; do MESHSTOR_KERNEL=$what "$lab_dir/build.sh" kernel >/dev/null; done
+		locked kernel
+		locked kube
+		;;
 	paths) ;;
 	*)
 		sed -n '2,9s/^# \{0,1\}//p' -- "${BASH_SOURCE[0]}" >&2

@@ -8,6 +8,10 @@ cache_dir=${XDG_CACHE_HOME:-$HOME/.cache}/meshstor
 # Which kernel the guests run: the name of a list of patches in kernel/lab/<name>.series.
 series_name=${MESHSTOR_KERNEL:-stock}
 kernel_package=linux-source-7.3
+# Kernels that a test boots in one guest or in all, beside the default one: names of lists of patches too.
+# `build.sh all` makes those of the first line; for the others a test says what makes them.
+test_series=(floor)
+named_series=("${test_series[@]}" stock meshstor)
 root_suite=forky
 root_packages=(mdadm nvme-cli fio xfsprogs e2fsprogs util-linux mount iproute2 nftables kmod procps gdisk ca-certificates psmisc
 	dmsetup iputils-ping)

@@ -39,6 +39,8 @@ pub struct Machine {
     pub share: PathBuf,
     /// Its memory.
     pub memory_mib: u32,
+    /// A kernel of its own, instead of the runner's: see [`Prerequisites::named_kernel`]. It boots it when it is next powered on.
+    pub kernel: Option<PathBuf>,
     /// Further words of the kernel's command line.
     pub kernel_arguments: Vec<String>,
 }
@@ -100,6 +102,7 @@ impl Guest {
             dir,
             disks,
             memory_mib: 512,
+            kernel: None,
             kernel_arguments: Vec::new(),
         };
         netns::add_tap(&machine.tap)?;

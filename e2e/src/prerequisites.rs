@@ -1,5 +1,6 @@
 //! What must be there before the lab can start, and where it is.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -14,6 +15,8 @@ pub struct Prerequisites {
     pub repo: PathBuf,
     /// User-Mode Linux.
     pub kernel: PathBuf,
+    /// Further kernels by the name of their series, built or not: see [`Prerequisites::named_kernel`].
+    kernels: BTreeMap<String, PathBuf>,
     /// Directory of etcd, kube-apiserver, kube-controller-manager, kube-scheduler and kubectl.
     pub kube: PathBuf,
     /// Root directory of the guests.
@@ -52,6 +55,15 @@ impl Prerequisites {
         Ok(found)
     }
 
+    /// The kernel of `kernel/lab/<series>.series`, for a guest that is to run another than the rest ([`crate::guest::Machine`]).
+    /// An error if it is not built, or is none of those that `build.sh paths` prints.
+    pub fn named_kernel(&self, series: &str) -> Result<PathBuf> {
+        let kernel =
+            self.kernels.get(series).with_context(|| format!("e2e/lab/build.sh paths prints no KERNEL_{series}"))?;
+        must_exist(kernel, &format!("MESHSTOR_KERNEL={series} e2e/lab/build.sh kernel"))?;
+        Ok(kernel.clone())
+    }
+
     fn locate() -> Result<Self> {
         let repo = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("e2e has a parent directory")?.to_owned();
         let bins = bins_directory()?;
@@ -61,7 +73,12 @@ impl Prerequisites {
             let line = printed.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix('='));
             line.map(PathBuf::from).with_context(|| format!("e2e/lab/build.sh paths prints no {key}"))
         };
-        Ok(Self { kernel: path("KERNEL")?, kube: path("KUBE")?, root: path("ROOT")?, repo, bins, target })
+        let named = |line: &str| {
+            let (series, kernel) = line.strip_prefix("KERNEL_")?.split_once('=')?;
+            Some((series.to_owned(), PathBuf::from(kernel)))
+        };
+        let kernels = printed.lines().filter_map(named).collect();
+        Ok(Self { kernel: path("KERNEL")?, kernels, kube: path("KUBE")?, root: path("ROOT")?, repo, bins, target })
     }
 }
 

@@ -10,7 +10,7 @@ use crate::process::Process;
 
 /// Starts guests as processes of the machine itself.
 pub struct Uml {
-    /// The kernel, an executable.
+    /// The kernel, an executable, of guests that have none of their own.
     pub kernel: PathBuf,
     /// The root directory of all guests, which they cannot write to.
     pub root: PathBuf,
@@ -19,7 +19,7 @@ pub struct Uml {
 impl Runner for Uml {
     fn start(&self, machine: &Machine) -> Result<Process> {
         let dir = &machine.dir;
-        let mut command = Command::new(&self.kernel);
+        let mut command = Command::new(machine.kernel.as_ref().unwrap_or(&self.kernel));
         command
             // Guest memory is a file there, and must be executable.
             .env("TMPDIR", "/dev/shm")
