@@ -132,6 +132,8 @@ impl Host for FakeHost {
             host_nqn: world::host_nqn(&self.node),
             kernel_release: "fake".to_owned(),
             capabilities: Vec::new(),
+            kernel_fault: None,
+            assembly: super::Assembly::default(),
             drives: vec![drive],
         })
     }

@@ -5,12 +5,14 @@
 //! guarantee is on [`Host`]; the order of steps is on the function that has one.
 
 mod assemble;
+mod assembly;
 mod command;
 mod direct;
 mod disk;
 mod drives;
 mod error;
 mod fabrics;
+mod floor;
 mod fs;
 mod gpt;
 #[cfg(test)]
@@ -24,9 +26,11 @@ mod nft;
 mod node;
 mod nvmet;
 mod pattern;
+mod probe;
 mod revoke;
 mod superblock;
 mod sysfs;
+mod udev;
 mod zero;
 
 use super::{
@@ -36,7 +40,7 @@ use super::{
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use uuid::Uuid;
 
 /// Where things are, and what of the node is ours.
@@ -63,6 +67,10 @@ pub struct RealConfig {
     pub nvme: PathBuf,
     /// Where a host NQN comes from if there is none.
     pub machine_id: PathBuf,
+    /// `/run/udev` of the node.
+    pub udev: PathBuf,
+    /// The node's root directory, as its first process sees it: where the rules and units lie that may assemble arrays.
+    pub root: PathBuf,
 }
 
 impl RealConfig {
@@ -79,6 +87,8 @@ impl RealConfig {
             state: "/var/lib/meshstor".into(),
             nvme: "/etc/nvme".into(),
             machine_id: "/etc/machine-id".into(),
+            udev: "/run/udev".into(),
+            root: "/proc/1/root".into(),
         }
     }
 }
@@ -94,6 +104,8 @@ pub struct RealHost {
     cutting: Mutex<BTreeSet<u16>>,
     /// The choice of numbers for arrays.
     arrays: Mutex<()>,
+    /// Whether arrays may be started on this kernel, once it was found out.
+    floor: OnceLock<floor::Verdict>,
 }
 
 /// A panic of another thread leaves nothing half changed behind these locks.
@@ -128,6 +140,7 @@ impl RealHost {
             exports: Mutex::default(),
             cutting: Mutex::default(),
             arrays: Mutex::default(),
+            floor: OnceLock::new(),
         }
     }
 

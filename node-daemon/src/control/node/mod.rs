@@ -1,11 +1,13 @@
-//! The node's own object: what it has, and a heartbeat.
+//! The node's own object: what it has, how fit it is, and a heartbeat.
+
+mod conditions;
 
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use kube::api::PostParams;
 use kube::{Api, Client};
-use meshstor_crds::conditions::{self as c, Want};
+use meshstor_crds::conditions as c;
 use meshstor_crds::{Capability, Drive, Extent, Kernel, MeshNode, MeshNodeSpec, MeshNodeStatus, Time};
 
 use super::cluster::ask;
@@ -16,9 +18,6 @@ use crate::host::{DriveFacts, NodeFacts};
 
 /// How often the daemon says that it lives.
 const HEARTBEAT: Duration = Duration::from_secs(30);
-
-/// Capabilities without which no volume can be served.
-const REQUIRED: [&str; 5] = ["raid1", "nvmet-tcp", "nvme-tcp", "mdadm", "nft"];
 
 /// Keeps the `MeshNode` until the process ends. The node is looked at when its drives changed and every now and then; a heartbeat
 /// in between repeats what was seen.
@@ -92,26 +91,11 @@ fn status(
     now: &Time,
 ) -> MeshNodeStatus {
     let (shown, wants) = match seen {
-        Ok(facts) => (filled(facts.clone()), wants(facts, &addresses)),
-        Err(error) => (old.clone(), not_ready(c::REASON_HOST_ERROR, error.clone())),
+        Ok(facts) => (filled(facts.clone()), conditions::wants(facts, &addresses)),
+        Err(error) => (old.clone(), conditions::unseen(error)),
     };
     let conditions = c::apply(&old.conditions, &wants, generation, now);
     MeshNodeStatus { observed_generation: generation, conditions, addresses, heartbeat: Some(now.clone()), ..shown }
-}
-
-fn wants(facts: &NodeFacts, addresses: &[String]) -> Vec<Want> {
-    let missing = facts.capabilities.iter().find(|(name, there, _)| !there && REQUIRED.contains(&name.as_str()));
-    match missing {
-        Some((name, _, remedy)) => not_ready(c::REASON_MISSING_CAPABILITY, format!("{name}: {remedy}")),
-        None if addresses.is_empty() => {
-            not_ready(c::REASON_HOST_ERROR, "no fabric address: start the daemon with --address".to_owned())
-        }
-        None => vec![Want::new(c::READY, true, c::REASON_OK, "serves legs and arrays")],
-    }
-}
-
-fn not_ready(reason: &'static str, message: String) -> Vec<Want> {
-    vec![Want::new(c::READY, false, reason, message.clone()), Want::new(c::STALLED, true, reason, message)]
 }
 
 fn filled(facts: NodeFacts) -> MeshNodeStatus {
@@ -136,8 +120,8 @@ fn drive(facts: DriveFacts) -> Drive {
         path: facts.path.display().to_string(),
         model: facts.model,
         size_bytes: big(facts.size),
-        logical_sector_size: i32::try_from(facts.sector).unwrap_or(512),
+        logical_sector_size: i32::try_from(facts.sector.clamp(512, 65536)).unwrap_or(512),
         free_extents: facts.free.into_iter().take(32).map(extent).collect(),
-        unusable: facts.unusable,
+        unusable: facts.unusable.map(|u| u.why.chars().take(512).collect()),
     }
 }
