@@ -10,6 +10,7 @@ mod host;
 mod leaders;
 mod life;
 mod neighbours;
+mod nodes;
 mod placement;
 mod shapes;
 
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
         faults::TESTS,
         crashes::TESTS,
         neighbours::TESTS,
+        nodes::TESTS,
         placement::TESTS,
         leaders::TESTS,
         host::TESTS,

@@ -32,7 +32,10 @@ pub(super) fn assess(rules: &[File], units: &[File]) -> Assembly {
     let guard = rules.iter().find(|file| file.name == GUARD_NAME);
     let past_guard = |file: &&File| assembles(&file.text, file.name.as_str() > GUARD_NAME && guard.is_some());
     let foreign: Vec<String> = match guard {
-        Some(guard) if guard.text != GUARD => vec![format!("{} is not this version's: remove it", guard.path)],
+        Some(guard) if guard.text != GUARD => vec![format!(
+            "{} is not what this version needs: remove it, or replace it by config/udev/{GUARD_NAME}",
+            guard.path
+        )],
         _ => {
             let rules = rules
                 .iter()
