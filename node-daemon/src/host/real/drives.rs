@@ -342,3 +342,28 @@ impl RealHost {
         ledger::read(&disk, at).doing(action)?.ok_or_else(|| conflict(action(), "both copies are damaged"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_drive_without_a_name_of_its_own_is_unusable_for_that_before_what_it_holds() {
+        let nameless = |fault| nameless(unusable(fault, "it holds ext4"));
+        let found = nameless(DriveFault::Other);
+        assert_eq!(found.fault, DriveFault::NoStableIdentity);
+        assert!(
+            found.why.contains("neither WWID nor serial number nor GPT") && found.why.contains("ext4"),
+            "{}",
+            found.why
+        );
+        // No table would help it.
+        assert_eq!(nameless(DriveFault::SectorSize).fault, DriveFault::SectorSize);
+    }
+
+    #[test]
+    fn what_says_nothing_is_no_identity() {
+        assert!(["(null)", "0000000000", "  ", ""].iter().all(|text| !is_identity(text)));
+        assert!(["eui.0025385b21404321", "S4EVNX0N"].iter().all(|text| is_identity(text)));
+    }
+}

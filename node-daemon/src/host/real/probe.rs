@@ -8,7 +8,7 @@
 use super::super::{HostError, Result};
 use super::command::{Tool, installed};
 use super::direct::{Access, Direct};
-use super::error::{Doing, failed};
+use super::error::{Doing, busy, failed};
 use super::floor::{self, Probed, Verdict};
 use super::{RealHost, sysfs};
 use std::fs::File;
@@ -152,28 +152,31 @@ impl RealHost {
 
     /// Takes away whatever there is of a probe: array, members, loop devices, files.
     fn clear_probe(&self) -> Result<()> {
-        let block = self.config.sys.join("block");
         for name in MEMBERS {
-            if let Some(device) = self.mapped(name) {
-                let holders = block.join(device.file_name().unwrap_or_default()).join("holders");
-                // Somebody may look at any of this still: udev does at each change.
-                for array in sysfs::names(holders).into_iter().map(|name| self.config.dev.join(name)) {
-                    sysfs::wait_for(PATIENCE, || self.stop(&array).ok());
-                }
-                let remove = Tool::new("dmsetup").args(["remove", "--retry", "--noudevsync", "--noudevrules"]);
-                remove.arg(name).run()?;
-            }
+            // Somebody may look at it still, as udev does at each change, or have taken it for an array of his.
+            sysfs::wait_for(PATIENCE, || self.unmap(name).ok())
+                .ok_or_else(|| busy(format!("remove {name}"), "somebody holds it"))?;
             let file = self.config.run.join(name);
             if !file.exists() {
                 continue;
             }
-            for disk in
-                Tool::new("losetup").args(["--noheadings", "--output=NAME", "--associated"]).arg(&file).run()?.lines()
-            {
+            let disks =
+                Tool::new("losetup").args(["--noheadings", "--output=NAME", "--associated"]).arg(&file).run()?;
+            for disk in disks.lines() {
                 Tool::new("losetup").arg("--detach").arg(disk.trim()).run()?;
             }
             std::fs::remove_file(&file).doing(|| format!("remove {}", file.display()))?;
         }
         Ok(())
+    }
+
+    /// Stops the array that holds the device of that name, and removes the device.
+    fn unmap(&self, name: &str) -> Result<()> {
+        let Some(device) = self.mapped(name) else { return Ok(()) };
+        let block = self.config.sys.join("block").join(device.file_name().unwrap_or_default());
+        for array in sysfs::names(block.join("holders")) {
+            self.stop(&self.config.dev.join(array))?;
+        }
+        Tool::new("dmsetup").args(["remove", "--noudevsync", "--noudevrules"]).arg(name).run().map(|_| ())
     }
 }
