@@ -2,6 +2,7 @@
 
 mod conditions;
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,9 @@ use super::context::Context;
 use super::error::{ClusterError, TurnError};
 use super::leg::now;
 use crate::host::{DriveFacts, NodeFacts};
+
+/// Longest identity that a status takes (`Drive::id`).
+const ID_MAX: usize = 128;
 
 /// How often the daemon says that it lives.
 const HEARTBEAT: Duration = Duration::from_secs(30);
@@ -107,7 +111,7 @@ fn filled(facts: NodeFacts) -> MeshNodeStatus {
             release: facts.kernel_release,
             capabilities: facts.capabilities.into_iter().take(32).map(capability).collect(),
         }),
-        drives: facts.drives.into_iter().take(64).map(drive).collect(),
+        drives: distinct(facts.drives.into_iter().take(64).map(drive).collect()),
         ..MeshNodeStatus::default()
     }
 }
@@ -123,5 +127,45 @@ fn drive(facts: DriveFacts) -> Drive {
         logical_sector_size: i32::try_from(facts.sector.clamp(512, 65536)).unwrap_or(512),
         free_extents: facts.free.into_iter().take(32).map(extent).collect(),
         unusable: facts.unusable.map(|u| u.why.chars().take(512).collect()),
+    }
+}
+
+/// The list is a map by identity, and a status with one twice would be refused as a whole, heartbeat and all: of drives with one
+/// identity, none of which can be used, the later ones are told apart by their names.
+fn distinct(mut drives: Vec<Drive>) -> Vec<Drive> {
+    let mut seen = BTreeSet::new();
+    for drive in &mut drives {
+        if !seen.insert(drive.id.clone()) {
+            let name = drive.path.rsplit('/').next().unwrap_or_default();
+            let head: String = drive.id.chars().take(ID_MAX.saturating_sub(name.len() + 1)).collect();
+            drive.id = format!("{head}@{name}");
+        }
+    }
+    drives
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drives_with_one_identity_do_not_silence_the_node() {
+        let clone = |path: &str, id: &str| {
+            drive(DriveFacts {
+                id: id.to_owned(),
+                path: path.into(),
+                model: None,
+                size: 1 << 30,
+                sector: 512,
+                free: vec![],
+                unusable: None,
+            })
+        };
+        let long = "x".repeat(ID_MAX);
+        let drives = [("/dev/a", "one"), ("/dev/b", "one"), ("/dev/c", "two"), ("/dev/d", &long), ("/dev/e", &long)];
+        let ids: Vec<String> =
+            distinct(drives.map(|(path, id)| clone(path, id)).to_vec()).into_iter().map(|d| d.id).collect();
+        assert_eq!(ids[..3], ["one", "one@b", "two"]);
+        assert!(ids[3] != ids[4] && ids.iter().all(|id| id.len() <= ID_MAX), "{ids:?}");
     }
 }
