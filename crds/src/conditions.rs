@@ -19,6 +19,12 @@ pub const ATTACHABLE_ANYWHERE: &str = "AttachableAnywhere";
 pub const READ_LATENCY_BALANCED: &str = "ReadLatencyBalanced";
 /// The kernel that runs the array can make its RAID1 a RAID10 in place.
 pub const TAKEOVER_SUPPORTED: &str = "TakeoverSupported";
+/// A node's kernel can serve legs and arrays, and harms nothing when it does.
+pub const KERNEL_SUPPORTED: &str = "KernelSupported";
+/// Nothing of a node assembles legs behind the daemon's back.
+pub const ASSEMBLY_GUARDED: &str = "AssemblyGuarded";
+/// Every matching drive of a node can be used; those that can are used either way.
+pub const DRIVES_USABLE: &str = "DrivesUsable";
 
 /// Nothing more is to be done.
 pub const REASON_OK: &str = "AsWanted";
@@ -60,6 +66,16 @@ pub const REASON_UNCONFIRMED: &str = "RevocationUnconfirmed";
 pub const REASON_NO_HEARTBEAT: &str = "NoHeartbeat";
 /// The kernel or a tool lacks what is needed.
 pub const REASON_MISSING_CAPABILITY: &str = "MissingCapability";
+/// The kernel has a fault that would damage data or the node: no array is started on it.
+pub const REASON_KERNEL_UNSAFE: &str = "KernelUnsafe";
+/// A rule of udev or a unit of systemd assembles arrays, and our guard does not keep it from legs.
+pub const REASON_FOREIGN_RULES: &str = "ForeignRules";
+/// A drive cannot be told from another, or from itself under another name.
+pub const REASON_NO_STABLE_IDENTITY: &str = "NoStableIdentity";
+/// A drive's logical sectors have neither 512 nor 4096 bytes.
+pub const REASON_SECTOR_SIZE: &str = "SectorSizeUnsupported";
+/// A drive is somebody else's, read-only, without a medium, or damaged.
+pub const REASON_DRIVE_UNUSABLE: &str = "DriveUnusable";
 /// The host refused a step.
 pub const REASON_HOST_ERROR: &str = "HostError";
 /// The device or mount is in use.

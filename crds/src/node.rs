@@ -42,7 +42,7 @@ pub struct MeshNodeStatus {
     /// The `metadata.generation` that this status answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// `Ready`, and while true `Stalled`.
+    /// `Ready`, `KernelSupported`, `AssemblyGuarded`, `DrivesUsable`, and while true `Stalled`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]

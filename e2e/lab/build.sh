@@ -208,7 +208,7 @@ paths() {
 	local name
 	printf 'KERNEL=%q\nKUBE=%q\nROOT=%q\n' "$(kernel_out)/linux" "$(kube_out)" "$(root_out)"
 	for name in "${named_series[@]}"; do
-		printf 'KERNEL_%s=%q\n' "$name" "$(series_name=$name && kernel_out)/linux"
+		printf 'KERNEL_%s=%q\n' "$name" "$(series_name=$name kernel_out)/linux"
 	done
 }
 

@@ -5,6 +5,7 @@ set -euo pipefail
 . "$(dirname -- "${BASH_SOURCE[0]}")/lib.sh"
 
 current=" $(kernel_out) $(kube_out) $(root_out) "
+for name in "${named_series[@]}"; do current+="$(series_name=$name kernel_out) "; done
 row='%-7s %-22s %9s %8s  %-20s  %-4s %s\n'
 # shellcheck disable=SC2059 # the format is the constant above
 {

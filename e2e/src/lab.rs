@@ -23,7 +23,7 @@ use crate::uml::Uml;
 use crate::wait::{Look, secs, wait_for};
 
 /// Drives that a guest's daemon may use: User-Mode Linux's disks, not their partitions.
-const DRIVES: &str = "/dev/ubd?";
+pub const DRIVES: &str = "/dev/ubd?";
 
 /// What a lab has.
 #[derive(Clone, Copy, Debug)]
@@ -160,6 +160,11 @@ impl Lab {
 
     /// Starts a node's daemon, as its manifest says, but with the guests' drives.
     pub fn start_daemon(&mut self, node: &str) -> Result<()> {
+        self.start_daemon_with(node, DRIVES)
+    }
+
+    /// As [`Lab::start_daemon`], with other drives than a guest usually has: patterns, separated by commas.
+    pub fn start_daemon_with(&mut self, node: &str, drives: &str) -> Result<()> {
         let (workload, full_look) = (self.workloads.daemon.clone(), self.full_look);
         let guest = self.guest_mut(node)?;
         let ip = guest.machine.ip.to_string();
@@ -171,7 +176,7 @@ impl Lab {
             ("metadata.name", format!("meshstor-node-daemon-{node}")),
         ]);
         let mut env = workload.env(&fields)?;
-        let args = workload.args(&env, &[("--drives", DRIVES)])?;
+        let args = workload.args(&env, &[("--drives", drives)])?;
         env.insert("KUBECONFIG".to_owned(), "/run/share/kubeconfig".to_owned());
         env.insert("RUST_BACKTRACE".to_owned(), "1".to_owned());
         env.extend(full_look.map(|seconds| ("MESHSTOR_FULL_LOOK_SECONDS".to_owned(), seconds.to_string())));

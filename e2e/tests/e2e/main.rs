@@ -12,6 +12,7 @@ mod kernels;
 mod leaders;
 mod life;
 mod neighbours;
+mod nodes;
 mod placement;
 mod shapes;
 
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
         faults::TESTS,
         crashes::TESTS,
         neighbours::TESTS,
+        nodes::TESTS,
         placement::TESTS,
         leaders::TESTS,
         events::TESTS,

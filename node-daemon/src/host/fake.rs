@@ -151,6 +151,8 @@ impl Host for FakeHost {
             kernel_release: "fake".to_owned(),
             capabilities: Vec::new(),
             rdma: Vec::new(),
+            kernel_fault: None,
+            assembly: super::Assembly::default(),
             drives: vec![drive],
         })
     }

@@ -65,8 +65,41 @@ pub struct NodeFacts {
     pub capabilities: Vec<(String, bool, String)>,
     /// IP addresses of interfaces with RDMA; none where the kernel has no NVMe over RDMA.
     pub rdma: Vec<String>,
+    /// Why no array may be started on this kernel, and what to do; absent on a sound one.
+    pub kernel_fault: Option<String>,
+    /// Whether the node keeps its hands off our legs.
+    pub assembly: Assembly,
     /// Drives that match the daemon's pattern.
     pub drives: Vec<DriveFacts>,
+}
+
+/// Whether anything of the node (a rule of udev, a unit of systemd) would assemble our legs behind our back.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Assembly {
+    /// Nothing would; unknown where the node's files cannot be read.
+    pub guarded: Option<bool>,
+    /// How that is known, or what would and what to do.
+    pub message: String,
+}
+
+/// Why a drive cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unusable {
+    /// The kind.
+    pub fault: DriveFault,
+    /// For people, with what to do.
+    pub why: String,
+}
+
+/// Kinds of drives that cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DriveFault {
+    /// Nothing tells it from another drive, or from itself under another name.
+    NoStableIdentity,
+    /// Its sectors have neither 512 nor 4096 bytes.
+    SectorSize,
+    /// Somebody else's, read-only, without a medium, or damaged.
+    Other,
 }
 
 /// One drive.
@@ -85,7 +118,7 @@ pub struct DriveFacts {
     /// Free `(first_byte, bytes)`, MiB aligned, largest first.
     pub free: Vec<(u64, u64)>,
     /// Why it cannot be used.
-    pub unusable: Option<String>,
+    pub unusable: Option<Unusable>,
 }
 
 /// A leg by its identity on this node.

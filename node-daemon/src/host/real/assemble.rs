@@ -38,6 +38,7 @@ impl RealHost {
         if self.is_there(spec, action)? {
             return self.make_portable(spec, action);
         }
+        self.check_floor(action)?;
         for member in &spec.members {
             let found = read_superblock(&member.device).doing(action)?;
             if found.is_some_and(|sb| sb.uuid != spec.uuid) {
@@ -113,6 +114,7 @@ impl RealHost {
         if self.is_there(spec, action)? {
             return Ok(());
         }
+        self.check_floor(action)?;
         let newest = self.members_to_start_from(spec, action)?;
         let device = self.claim_number(spec.uuid)?;
         // `--run` starts it degraded; never `--force`, which takes stale members for good ones.
@@ -214,7 +216,7 @@ impl RealHost {
         Ok(self.config.dev.join(name))
     }
 
-    fn member_file(&self, array: &Path, member: &str, file: &str) -> PathBuf {
+    pub(super) fn member_file(&self, array: &Path, member: &str, file: &str) -> PathBuf {
         let array = array.file_name().unwrap_or_default();
         self.config.sys.join("block").join(array).join("md").join(format!("dev-{member}")).join(file)
     }

@@ -1,6 +1,6 @@
 //! Drives: which there are, who they are, and what is free on them.
 
-use super::super::{Content, DriveFacts, Result};
+use super::super::{Content, DriveFacts, DriveFault, Result, Unusable};
 use super::RealHost;
 use super::command::Tool;
 use super::direct::{Access, Direct, MIB};
@@ -22,7 +22,7 @@ pub(super) enum Holds {
     /// Nothing at all: no signature, no table, zeros at both ends.
     Nothing,
     /// Something that must be left alone.
-    Unusable(String),
+    Unusable(Unusable),
 }
 
 /// A drive that matches a pattern.
@@ -44,7 +44,7 @@ impl Drive {
         match &self.holds {
             Holds::Table(table, _) => Ok(table),
             Holds::Nothing => Err(failed(format!("use drive {}", self.id), "it has no partition table yet")),
-            Holds::Unusable(why) => Err(failed(format!("use drive {}", self.id), why)),
+            Holds::Unusable(u) => Err(failed(format!("use drive {}", self.id), &u.why)),
         }
     }
 
@@ -78,7 +78,9 @@ impl RealHost {
         let ids: Vec<String> = drives.iter().map(|d| d.id.clone()).collect();
         for drive in &mut drives {
             if ids.iter().filter(|id| **id == drive.id).count() > 1 {
-                drive.holds = Holds::Unusable("another drive has the same identity".to_owned());
+                drive.holds = no_identity(
+                    "another drive has the same identity: if it is a copy, wipe it, or give it other GUIDs (sgdisk --randomize-guids)",
+                );
             }
         }
         drives
@@ -117,16 +119,21 @@ impl RealHost {
         let sector = sysfs::number(block.join("queue/logical_block_size")).unwrap_or(512);
         let path = self.config.dev.join(&name);
         let holds = if size == 0 {
-            Holds::Unusable("it has no medium".to_owned())
+            other("it has no medium")
         } else if sysfs::read(block.join("ro")).as_deref() == Some("1") {
-            Holds::Unusable("it is read-only".to_owned())
+            other("it is read-only")
+        } else if !SECTORS.contains(&sector) {
+            Holds::Unusable(unusable(DriveFault::SectorSize, wrong_sector(sector)))
         } else {
-            look(&path, size, sector).unwrap_or_else(|e| Holds::Unusable(format!("read its partition table: {e}")))
+            look(&path, size, sector).unwrap_or_else(|e| other(format!("read its partition table: {e}")))
         };
-        let id = self.identity(&name).unwrap_or_else(|| match &holds {
-            Holds::Table(table, _) => format!("gpt-{}", table.primary.disk),
-            _ => format!("dev-{name}"),
-        });
+        let (id, holds) = match (self.identity(&name), holds) {
+            (Some(id), holds) => (id, holds),
+            (None, Holds::Table(table, whole)) => (format!("gpt-{}", table.primary.disk), Holds::Table(table, whole)),
+            // It gets a table, and with it an identity.
+            (None, Holds::Nothing) => (format!("dev-{name}"), Holds::Nothing),
+            (None, Holds::Unusable(u)) => (format!("dev-{name}"), Holds::Unusable(nameless(u))),
+        };
         Some(Drive { id, name, path, size, sector, holds })
     }
 
@@ -205,8 +212,10 @@ impl RealHost {
     pub(super) fn drive_facts(&self, drive: &Drive) -> DriveFacts {
         let (mut free, unusable) = match &drive.holds {
             Holds::Table(table, _) => (table.free(), None),
-            Holds::Nothing => (vec![], Some("it is blank and could not be given a partition table".to_owned())),
-            Holds::Unusable(why) => (vec![], Some(why.clone())),
+            Holds::Nothing => {
+                (vec![], Some(unusable(DriveFault::Other, "it is blank and could not be given a partition table")))
+            }
+            Holds::Unusable(unusable) => (vec![], Some(unusable.clone())),
         };
         free.sort_by_key(|f| (std::cmp::Reverse(f.end - f.start), f.start));
         DriveFacts {
@@ -218,6 +227,36 @@ impl RealHost {
             free: free.into_iter().map(|f| (f.start, f.end - f.start)).collect(),
             unusable,
         }
+    }
+}
+
+/// Bytes that a logical sector may have.
+const SECTORS: [u64; 2] = [512, 4096];
+
+fn unusable(fault: DriveFault, why: impl Into<String>) -> Unusable {
+    Unusable { fault, why: why.into() }
+}
+
+fn other(why: impl Into<String>) -> Holds {
+    Holds::Unusable(unusable(DriveFault::Other, why))
+}
+
+fn no_identity(why: &str) -> Holds {
+    Holds::Unusable(unusable(DriveFault::NoStableIdentity, why))
+}
+
+fn wrong_sector(sector: u64) -> String {
+    format!("its logical sectors have {sector} bytes, not 512 or 4096: give it a format with such (nvme format --lbaf)")
+}
+
+/// A drive that says nothing of itself and has no table either: its name of this boot is no identity.
+fn nameless(what: Unusable) -> Unusable {
+    match what.fault {
+        DriveFault::Other => unusable(
+            DriveFault::NoStableIdentity,
+            format!("it has neither WWID nor serial number nor GPT; {}", what.why),
+        ),
+        _ => what,
     }
 }
 
@@ -239,7 +278,7 @@ fn table_only(path: &Path, size: u64, sector: u64) -> io::Result<Holds> {
     let Found::Table(table, whole) = disk::read_table(&disk, size, sector)? else { return Ok(Holds::Nothing) };
     // A backup copy at the end says nothing when something else has taken the start.
     if !whole && !disk::primary_is_ours_or_blank(&disk, sector)? {
-        return Ok(Holds::Unusable("its primary partition table was overwritten".to_owned()));
+        return Ok(other("its primary partition table was overwritten"));
     }
     Ok(Holds::Table(table, whole))
 }
@@ -248,12 +287,12 @@ fn without_table(path: &Path, size: u64) -> io::Result<Holds> {
     let answer =
         Tool::new("blkid").arg("-p").arg("-o").arg("export").arg(path).answer(None).map_err(io::Error::other)?;
     Ok(match super::fs::signature(&answer) {
-        Content::Filesystem(what) | Content::Other(what) => Holds::Unusable(format!("it has no GPT, but holds {what}")),
-        Content::Blank if size < 16 * MIB => Holds::Unusable("it is smaller than 16 MiB".to_owned()),
-        Content::Blank if Direct::open(path, Access::Read)?.ends_are_zero(size)? => Holds::Nothing,
-        Content::Blank => {
-            Holds::Unusable("it has no GPT, and its first and last MiB are not zeros: wipe it to use it".to_owned())
+        Content::Filesystem(what) | Content::Other(what) => {
+            other(format!("it has no GPT, but holds {what}: wipe it to use it"))
         }
+        Content::Blank if size < 16 * MIB => other("it is smaller than 16 MiB"),
+        Content::Blank if Direct::open(path, Access::Read)?.ends_are_zero(size)? => Holds::Nothing,
+        Content::Blank => other("it has no GPT, and its first and last MiB are not zeros: wipe it to use it"),
     })
 }
 
@@ -301,5 +340,30 @@ impl RealHost {
         };
         let disk = disk::open(&drive.path, Access::Read)?;
         ledger::read(&disk, at).doing(action)?.ok_or_else(|| conflict(action(), "both copies are damaged"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_drive_without_a_name_of_its_own_is_unusable_for_that_before_what_it_holds() {
+        let nameless = |fault| nameless(unusable(fault, "it holds ext4"));
+        let found = nameless(DriveFault::Other);
+        assert_eq!(found.fault, DriveFault::NoStableIdentity);
+        assert!(
+            found.why.contains("neither WWID nor serial number nor GPT") && found.why.contains("ext4"),
+            "{}",
+            found.why
+        );
+        // No table would help it.
+        assert_eq!(nameless(DriveFault::SectorSize).fault, DriveFault::SectorSize);
+    }
+
+    #[test]
+    fn what_says_nothing_is_no_identity() {
+        assert!(["(null)", "0000000000", "  ", ""].iter().all(|text| !is_identity(text)));
+        assert!(["eui.0025385b21404321", "S4EVNX0N"].iter().all(|text| is_identity(text)));
     }
 }

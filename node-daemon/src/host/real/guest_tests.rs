@@ -103,7 +103,7 @@ fn store() {
     // ubda and ubdb were blank and are taken; ubdc holds a filesystem and is not.
     assert_eq!(node.drives.len(), 3);
     assert!(node.drives[..2].iter().all(|d| d.unusable.is_none() && d.free.len() == 1));
-    assert!(node.drives[2].unusable.as_deref().is_some_and(|why| why.contains("ext4")));
+    assert!(node.drives[2].unusable.as_ref().is_some_and(|u| u.why.contains("ext4")));
     assert_eq!(host.node().unwrap().drives, node.drives);
 
     let (leg, other) = (leg_on(&node.drives[0], 1), leg_on(&node.drives[0], 2));

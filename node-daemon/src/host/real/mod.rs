@@ -5,12 +5,14 @@
 //! guarantee is on [`Host`]; the order of steps is on the function that has one.
 
 mod assemble;
+mod assembly;
 mod command;
 mod direct;
 mod disk;
 mod drives;
 mod error;
 mod fabrics;
+mod floor;
 mod fs;
 mod gpt;
 #[cfg(test)]
@@ -24,9 +26,11 @@ mod nft;
 mod node;
 mod nvmet;
 mod pattern;
+mod probe;
 mod revoke;
 mod superblock;
 mod sysfs;
+mod udev;
 mod zero;
 
 use super::{
@@ -64,6 +68,10 @@ pub struct RealConfig {
     pub nvme: PathBuf,
     /// Where a host NQN comes from if there is none.
     pub machine_id: PathBuf,
+    /// `/run/udev` of the node.
+    pub udev: PathBuf,
+    /// The node's root directory, as its first process sees it: where the rules and units lie that may assemble arrays.
+    pub root: PathBuf,
 }
 
 impl RealConfig {
@@ -80,6 +88,8 @@ impl RealConfig {
             state: "/var/lib/meshstor".into(),
             nvme: "/etc/nvme".into(),
             machine_id: "/etc/machine-id".into(),
+            udev: "/run/udev".into(),
+            root: "/proc/1/root".into(),
         }
     }
 }
@@ -97,6 +107,8 @@ pub struct RealHost {
     arrays: Mutex<()>,
     /// Whether the kernel has the lockless bitmap, once that is known.
     lockless: OnceLock<bool>,
+    /// Whether arrays may be started on this kernel, once it was found out.
+    floor: OnceLock<floor::Verdict>,
 }
 
 /// A panic of another thread leaves nothing half changed behind these locks.
@@ -132,6 +144,7 @@ impl RealHost {
             cutting: Mutex::default(),
             arrays: Mutex::default(),
             lockless: OnceLock::new(),
+            floor: OnceLock::new(),
         }
     }
 

@@ -3,6 +3,7 @@
 use super::super::{NodeFacts, Result};
 use super::command::{Tool, installed};
 use super::error::failed;
+use super::floor::Verdict;
 use super::{RealHost, sysfs};
 use meshstor_crds::capability;
 use std::collections::BTreeSet;
@@ -15,10 +16,17 @@ type Capability = (String, bool, String);
 
 impl RealHost {
     /// Facts of the node. Not only an observation: a drive that is wholly blank gets a partition table and a ledger, for
-    /// only then does it have an identity and free space to report; and a damaged copy of a table of ours is mended.
+    /// only then does it have an identity and free space to report; a damaged copy of a table of ours is mended; udev gets the
+    /// rule that keeps it from our legs; and once a boot the kernel's bitmaps are tried out.
     pub(super) fn node_facts(&self) -> Result<NodeFacts> {
         let kernel = self.config.proc.join("sys/kernel");
         let boot = kernel.join("random/boot_id");
+        // The guard first: the probe relies on it.
+        let assembly = self.assembly();
+        let kernel_fault = match self.floor() {
+            Verdict::Safe(_) => None,
+            Verdict::Unsafe(why) => Some(why.clone()),
+        };
         let drives = self.prepare_drives()?;
         Ok(NodeFacts {
             boot_id: sysfs::read(&boot).ok_or_else(|| failed("read the boot ID", boot.display()))?,
@@ -26,6 +34,8 @@ impl RealHost {
             kernel_release: sysfs::read(kernel.join("osrelease")).unwrap_or_default(),
             capabilities: self.capabilities(),
             rdma: self.rdma_addresses(),
+            assembly,
+            kernel_fault,
             drives: drives.iter().map(|d| self.drive_facts(d)).collect(),
         })
     }
@@ -55,6 +65,7 @@ impl RealHost {
             self.target(),
             self.initiator(),
             self.rdma(),
+            self.bitmap(),
         ];
         all.extend(self.lockless());
         all.extend(self.md_features());
@@ -66,7 +77,7 @@ impl RealHost {
         self.load(level, level);
         let word = format!("[{level}]");
         let known = sysfs::table(self.config.proc.join("mdstat")).is_some_and(|t| t.contains(&word));
-        says(level, known, "/proc/mdstat", &format!("a kernel with {option} is needed"))
+        says(level, known, "/proc/mdstat", &format!("the module {level} ({option}) is needed"))
     }
 
     fn target(&self) -> Capability {
@@ -75,15 +86,33 @@ impl RealHost {
         let tcp = self.config.sys.join("module/nvmet_tcp").exists();
         match (core, tcp) {
             (true, true) => says("nvmet-tcp", true, "configfs, /sys/module/nvmet_tcp", ""),
-            (false, _) => says("nvmet-tcp", false, "", "configfs must be mounted, and CONFIG_NVME_TARGET is needed"),
-            (true, false) => says("nvmet-tcp", false, "", "CONFIG_NVME_TARGET_TCP is needed"),
+            (false, _) => says(
+                "nvmet-tcp",
+                false,
+                "",
+                "configfs must be mounted, and the module nvmet (CONFIG_NVME_TARGET) is needed",
+            ),
+            (true, false) => says("nvmet-tcp", false, "", "the module nvmet-tcp (CONFIG_NVME_TARGET_TCP) is needed"),
         }
     }
 
     fn initiator(&self) -> Capability {
         self.load("nvme_tcp", "nvme-tcp");
         let there = self.config.dev.join("nvme-fabrics").exists() && self.config.sys.join("module/nvme_tcp").exists();
-        says("nvme-tcp", there, "/dev/nvme-fabrics, /sys/module/nvme_tcp", "CONFIG_NVME_TCP is needed")
+        says(
+            "nvme-tcp",
+            there,
+            "/dev/nvme-fabrics, /sys/module/nvme_tcp",
+            "the module nvme-tcp (CONFIG_NVME_TCP) is needed",
+        )
+    }
+
+    /// Whether the kernel keeps to the end of a bitmap.
+    fn bitmap(&self) -> Capability {
+        match self.floor() {
+            Verdict::Safe(how) => says("md-bitmap-bounds", true, how, ""),
+            Verdict::Unsafe(why) => says("md-bitmap-bounds", false, "", why),
+        }
     }
 
     /// The lockless bitmap has no file before there is an array; its functions have names.

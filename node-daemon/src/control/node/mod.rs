@@ -1,11 +1,14 @@
-//! The node's own object: what it has, and a heartbeat.
+//! The node's own object: what it has, how fit it is, and a heartbeat.
 
+mod conditions;
+
+use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use kube::api::PostParams;
 use kube::{Api, Client};
-use meshstor_crds::conditions::{self as c, Want};
+use meshstor_crds::conditions as c;
 use meshstor_crds::{Capability, Drive, Extent, Kernel, MeshNode, MeshNodeSpec, MeshNodeStatus, Time};
 
 use super::cluster::ask;
@@ -14,11 +17,11 @@ use super::error::{ClusterError, TurnError};
 use super::leg::now;
 use crate::host::{DriveFacts, NodeFacts};
 
+/// Longest identity that a status takes (`Drive::id`).
+const ID_MAX: usize = 128;
+
 /// How often the daemon says that it lives.
 const HEARTBEAT: Duration = Duration::from_secs(30);
-
-/// Capabilities without which no volume can be served.
-const REQUIRED: [&str; 5] = ["raid1", "nvmet-tcp", "nvme-tcp", "mdadm", "nft"];
 
 /// Keeps the `MeshNode` until the process ends. The node is looked at when its drives changed and every now and then; a heartbeat
 /// in between repeats what was seen.
@@ -105,27 +108,12 @@ fn status(
     let (shown, wants) = match seen {
         Ok(facts) => {
             let rdma_addresses = addresses.iter().filter(|a| facts.rdma.contains(a)).cloned().collect();
-            (MeshNodeStatus { rdma_addresses, ..filled(facts.clone()) }, wants(facts, &addresses))
+            (MeshNodeStatus { rdma_addresses, ..filled(facts.clone()) }, conditions::wants(facts, &addresses))
         }
-        Err(error) => (old.clone(), not_ready(c::REASON_HOST_ERROR, error.clone())),
+        Err(error) => (old.clone(), conditions::unseen(error)),
     };
     let conditions = c::apply(&old.conditions, &wants, generation, now);
     MeshNodeStatus { observed_generation: generation, conditions, addresses, heartbeat: Some(now.clone()), ..shown }
-}
-
-fn wants(facts: &NodeFacts, addresses: &[String]) -> Vec<Want> {
-    let missing = facts.capabilities.iter().find(|(name, there, _)| !there && REQUIRED.contains(&name.as_str()));
-    match missing {
-        Some((name, _, remedy)) => not_ready(c::REASON_MISSING_CAPABILITY, format!("{name}: {remedy}")),
-        None if addresses.is_empty() => {
-            not_ready(c::REASON_HOST_ERROR, "no fabric address: start the daemon with --address".to_owned())
-        }
-        None => vec![Want::new(c::READY, true, c::REASON_OK, "serves legs and arrays")],
-    }
-}
-
-fn not_ready(reason: &'static str, message: String) -> Vec<Want> {
-    vec![Want::new(c::READY, false, reason, message.clone()), Want::new(c::STALLED, true, reason, message)]
 }
 
 fn filled(facts: NodeFacts) -> MeshNodeStatus {
@@ -137,7 +125,7 @@ fn filled(facts: NodeFacts) -> MeshNodeStatus {
             release: facts.kernel_release,
             capabilities: facts.capabilities.into_iter().take(32).map(capability).collect(),
         }),
-        drives: facts.drives.into_iter().take(64).map(drive).collect(),
+        drives: distinct(facts.drives.into_iter().take(64).map(drive).collect()),
         ..MeshNodeStatus::default()
     }
 }
@@ -150,8 +138,48 @@ fn drive(facts: DriveFacts) -> Drive {
         path: facts.path.display().to_string(),
         model: facts.model,
         size_bytes: big(facts.size),
-        logical_sector_size: i32::try_from(facts.sector).unwrap_or(512),
+        logical_sector_size: i32::try_from(facts.sector.clamp(512, 65536)).unwrap_or(512),
         free_extents: facts.free.into_iter().take(32).map(extent).collect(),
-        unusable: facts.unusable,
+        unusable: facts.unusable.map(|u| u.why.chars().take(512).collect()),
+    }
+}
+
+/// The list is a map by identity, and a status with one twice would be refused as a whole, heartbeat and all: of drives with one
+/// identity, none of which can be used, the later ones are told apart by their names.
+fn distinct(mut drives: Vec<Drive>) -> Vec<Drive> {
+    let mut seen = BTreeSet::new();
+    for drive in &mut drives {
+        if !seen.insert(drive.id.clone()) {
+            let name = drive.path.rsplit('/').next().unwrap_or_default();
+            let head: String = drive.id.chars().take(ID_MAX.saturating_sub(name.len() + 1)).collect();
+            drive.id = format!("{head}@{name}");
+        }
+    }
+    drives
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drives_with_one_identity_do_not_silence_the_node() {
+        let clone = |path: &str, id: &str| {
+            drive(DriveFacts {
+                id: id.to_owned(),
+                path: path.into(),
+                model: None,
+                size: 1 << 30,
+                sector: 512,
+                free: vec![],
+                unusable: None,
+            })
+        };
+        let long = "x".repeat(ID_MAX);
+        let drives = [("/dev/a", "one"), ("/dev/b", "one"), ("/dev/c", "two"), ("/dev/d", &long), ("/dev/e", &long)];
+        let ids: Vec<String> =
+            distinct(drives.map(|(path, id)| clone(path, id)).to_vec()).into_iter().map(|d| d.id).collect();
+        assert_eq!(ids[..3], ["one", "one@b", "two"]);
+        assert!(ids[3] != ids[4] && ids.iter().all(|id| id.len() <= ID_MAX), "{ids:?}");
     }
 }
