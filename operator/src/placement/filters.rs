@@ -11,8 +11,8 @@ use std::collections::BTreeSet;
 use std::fmt::{self, Display};
 use std::sync::Arc;
 
-/// Capabilities that any node of a volume needs: as a target, or as a consumer.
-const NEEDED: [&str; 4] = [capability::RAID1, "nvmet-tcp", "nvme-tcp", "mdadm"];
+/// Capabilities that any node of a volume needs besides those of its array: as a target, or as a consumer.
+const NEEDED: [&str; 3] = ["nvmet-tcp", "nvme-tcp", "mdadm"];
 
 /// A filter's name and what it found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,7 +77,7 @@ fn node_schedulable(node: &MeshNode) -> Result<(), Dropped> {
 
 fn node_capable(node: &MeshNode, request: &Request<'_>) -> Result<(), Dropped> {
     let array = capability::of_array(request.geometry, request.bitmap);
-    for name in NEEDED.into_iter().chain(array) {
+    for name in array.chain(NEEDED) {
         capability::of_node(node, name).map_err(|why| drop_by("NodeCapable", why))?;
     }
     // What a daemon does not report of these is not held against its node.

@@ -186,13 +186,15 @@ fn refusal(
     mut dropped: Vec<(String, Dropped)>,
 ) -> Refusal {
     let chosen: BTreeSet<&str> = best.chosen.iter().map(Candidate::node).collect();
-    let others: BTreeSet<&str> = fits.iter().map(Candidate::node).filter(|n| !chosen.contains(n)).collect();
+    // A node has a candidate for each sector size; they are neighbours.
+    let mut others: Vec<&str> = fits.iter().map(Candidate::node).filter(|n| !chosen.contains(n)).collect();
+    others.dedup();
     let sector = best.chosen.first().map_or(0, Candidate::sector);
     dropped.extend(others.into_iter().map(|n| {
         let clash = best.clashes.get(n).map(|why| filters::spread(why));
         (n.to_owned(), clash.unwrap_or_else(|| filters::other_sector(sector)))
     }));
-    dropped.sort_by(|a, b| a.0.cmp(&b.0));
+    dropped.sort_unstable_by(|a, b| a.0.cmp(&b.0));
     let total = chosen.len() + dropped.len();
     let head = format!("{}/{total} nodes are available, {} needed", chosen.len(), request.slots.len());
     Refusal { head, dropped }

@@ -1,7 +1,7 @@
 //! How much room a drive really has: its free extents, less what is promised to legs that are not partitions yet.
 
+use foldhash::HashMap;
 use meshstor_crds::{Drive, MeshReplica};
-use std::collections::HashMap;
 
 /// What legs take of drives, by node and drive.
 #[derive(Clone, Debug, Default)]
@@ -77,7 +77,12 @@ fn bytes(value: i64) -> u64 {
 fn for_each_piece(first: u64, size: u64, taken: &[(u64, u64)], mut give: impl FnMut(u64)) {
     let end = first.saturating_add(size);
     let cuts = taken.iter().map(|(at, len)| (*at, at.saturating_add(*len)));
-    let mut cuts: Vec<(u64, u64)> = cuts.filter(|(from, to)| *from < end && *to > first).collect();
+    let mut cuts = cuts.filter(|(from, to)| *from < end && *to > first).peekable();
+    // Mostly there is nothing to sort, and this is done for every extent of the cluster.
+    if cuts.peek().is_none() {
+        return give(size);
+    }
+    let mut cuts: Vec<(u64, u64)> = cuts.collect();
     cuts.sort_unstable();
     let mut at = first;
     for (from, to) in cuts {

@@ -1,9 +1,10 @@
 //! The choice among what passed the filters: legs apart by the policy's labels, on the drives that are least full.
 
 use super::Candidate;
+use foldhash::{HashMap, HashMapExt as _};
 use kube::ResourceExt as _;
 use meshstor_crds::{MeshNode, MeshReplica, Placement, SpreadMode};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
 /// Comparisons of classes of nodes that one search may make, some tens of milliseconds of them. Rules that cross each other all
 /// over a large cluster could else take forever; within that no arrangement is missed.
@@ -85,7 +86,7 @@ pub(super) struct Found<'a> {
     /// The drives, in the order of the slots; fewer than asked for when there is no arrangement.
     pub(super) chosen: Vec<Candidate<'a>>,
     /// For nodes that fit but clash with the chosen ones: the rule.
-    pub(super) clashes: BTreeMap<String, String>,
+    pub(super) clashes: HashMap<&'a str, String>,
 }
 
 impl Found<'_> {
@@ -181,7 +182,7 @@ impl<'a> Search<'_, 'a> {
                     Some(format!("{key} has {} already", self.places[*other].candidate.node()))
                 });
                 let other = || "goes with no other arrangement of the required labels".to_owned();
-                found.clashes.insert(place.candidate.node().to_owned(), clash.unwrap_or_else(other));
+                found.clashes.insert(place.candidate.node(), clash.unwrap_or_else(other));
             }
         }
         found
