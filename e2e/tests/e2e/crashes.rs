@@ -164,7 +164,7 @@ impl Victim {
             log.wait_for(step)?;
             match self {
                 Self::Operator => lab.kill_operator()?,
-                Self::Daemon(node) => lab.guest_mut(node)?.kill_daemon()?,
+                Self::Daemon(node) => lab.guest(node)?.kill_daemon()?,
             }
             count.all += 1;
             let overtaken = log.steps_so_far()?;
