@@ -20,6 +20,8 @@ use super::context::{Context, Turn};
 use super::error::TurnError;
 use super::leg::LegWorker;
 use super::observe::volume_uid;
+use super::stray::strays;
+use crate::host::Host;
 use crate::ids::{self, Nqn};
 
 /// Whom a worker serves.
@@ -180,8 +182,8 @@ impl Dispatch {
 
     /// What is on this node although no record names it: an older epoch's array, or what belongs to nobody known.
     async fn sweep(&mut self) {
-        let here = self.ctx.blocking(|host| Ok((host.arrays()?, host.connections()?))).await;
-        let (arrays, connections) = match here {
+        let look = |host: &dyn Host| Ok((host.arrays()?, host.connections()?, host.legs()?, host.exports()?));
+        let (arrays, connections, legs, exports) = match self.ctx.blocking(look).await {
             Ok(found) => found,
             Err(error) => return tracing::warn!(%error, "look for leftovers"),
         };
@@ -200,6 +202,9 @@ impl Dispatch {
         for array in arrays.iter().filter(|a| !known.contains(&a.uuid)) {
             tracing::warn!(node = %self.ctx.node, array = %array.uuid, device = %array.device.display(),
                 "an array of no known volume is kept");
+        }
+        for stray in strays(&legs, &exports, &self.ctx.cluster.replicas()) {
+            tracing::warn!(node = %self.ctx.node, "{stray} of no known leg is kept");
         }
     }
 }

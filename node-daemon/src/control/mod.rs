@@ -9,5 +9,6 @@ pub mod error;
 pub mod leg;
 pub mod node;
 pub mod observe;
+pub mod stray;
 #[cfg(test)]
 mod tests;
