@@ -136,7 +136,7 @@ pub(crate) fn check_array(lab: &Lab, volume: &Volume<'_>, node: &str, copies: us
     let near = copies.max(2);
     let shape = guest.shell(&format!("cd /sys/block/{md}/md && echo $(cat level layout chunk_size raid_disks)"))?;
     let wanted = match width {
-        1 => format!("raid1 0 0 {copies}"),
+        1 => format!("raid1 0 0 {near}"),
         _ => format!("raid10 {} 65536 {}", 0x100 + near, near * width),
     };
     ensure!(shape.trim() == wanted, "{md} on {node}: {shape}, not {wanted}");
