@@ -4,12 +4,15 @@
 //! nothing on any node and that no kernel complained. A test that fails leaves what a person needs in `target/e2e/<test>/`, and
 //! the next one gets a new lab.
 
+mod chaos;
 mod crashes;
 mod faults;
+mod halves;
 mod host;
 mod leaders;
 mod life;
 mod neighbours;
+mod outage;
 mod placement;
 mod shapes;
 
@@ -46,9 +49,12 @@ fn main() -> ExitCode {
         shapes::TESTS,
         faults::TESTS,
         crashes::TESTS,
+        halves::TESTS,
+        chaos::TESTS,
         neighbours::TESTS,
         placement::TESTS,
         leaders::TESTS,
+        outage::TESTS,
         host::TESTS,
     ]
     .concat();
