@@ -49,6 +49,13 @@ test-api: prerequisites ## The API's rules, RBAC and admission policies against 
 test-e2e: lab build ## Real kernels, a real control plane, faults and a verifying writer
 	@$(call logged,cargo test --locked --workspace --test e2e,e2e)
 
+# Rounds and first seed of `make chaos-daemon`; without a seed each run has its own.
+ROUNDS ?= 200
+SEED ?=
+.PHONY: chaos-daemon
+chaos-daemon: lab build ## Daemons killed at random moments of volumes' lives in every shape: ROUNDS=200 (about an hour), SEED=n replays
+	@$(call logged,MESHSTOR_CHAOS_ROUNDS=$(ROUNDS) MESHSTOR_CHAOS_SEED=$(SEED) cargo test --locked --workspace --test e2e -- daemons_killed_at_random_moments,chaos-daemon)
+
 .PHONY: test-kernel
 test-kernel: prerequisites ## The md patches, in brief: on 7.3, as modules in Debian's own 6.12, and across reboots
 	@$(call logged,kernel/tests/brief.sh,kernel)

@@ -60,17 +60,36 @@ impl ControlPlane {
         let ca = pki.join("ca.crt");
         kubeconfig::write(&admin, &ca, Proof::Certificate(pki.join("admin.crt"), pki.join("admin.key")))?;
         let audit = dir.join("logs/audit.log");
-        let mut etcd = start_etcd(found, dir)?;
-        let mut apiserver = start_apiserver(found, dir, &pki, &audit)?;
+        let etcd = start_etcd(found, dir)?;
+        let apiserver = start_apiserver(found, dir, &pki, &audit)?;
         let api = Api::new(&admin)?;
-        wait_for("the API server to be ready", secs(90), || {
-            etcd.check()?;
-            apiserver.check()?;
-            Ok(if api.text("/readyz")? == "ok" { Look::Done(()) } else { Look::NotYet("not ok".into()) })
-        })?;
+        let mut control = Self { api, admin, ca, audit, etcd, apiserver, others: Vec::new() };
+        control.wait_until_ready()?;
         say!("etcd and kube-apiserver are ready at {}", kubeconfig::server());
-        let others = vec![start_controllers(found, dir, &admin, &pki)?, start_scheduler(found, dir, &admin)?];
-        Ok(Self { api, admin, ca, audit, etcd, apiserver, others })
+        control.others.push(start_controllers(found, dir, &control.admin, &pki)?);
+        control.others.push(start_scheduler(found, dir, &control.admin)?);
+        Ok(control)
+    }
+
+    fn wait_until_ready(&mut self) -> Result<()> {
+        wait_for("the API server to be ready", secs(90), || {
+            self.etcd.check()?;
+            self.apiserver.check()?;
+            Ok(if self.api.text("/readyz")? == "ok" { Look::Done(()) } else { Look::NotYet("not ok".into()) })
+        })
+    }
+
+    /// `kill -9` of the API server and of etcd.
+    pub fn kill(&mut self) -> Result<()> {
+        self.apiserver.kill()?;
+        self.etcd.kill().map(drop)
+    }
+
+    /// Starts both over the data in `dir` after [`ControlPlane::kill`], and waits until the API server is ready.
+    pub fn start_again(&mut self, found: &Prerequisites, dir: &Path) -> Result<()> {
+        self.etcd = start_etcd(found, dir)?;
+        self.apiserver = start_apiserver(found, dir, &dir.join("pki"), &self.audit)?;
+        self.wait_until_ready()
     }
 
     /// The API server's process, to stop and continue it (an outage).

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -68,7 +68,8 @@ pub struct Guest {
     pub machine: Machine,
     runner: Arc<dyn Runner>,
     process: Option<Process>,
-    daemon: Option<i32>,
+    /// Of one thread at a time: a test may kill daemons beside what it does.
+    daemon: Mutex<Option<i32>>,
 }
 
 impl Guest {
@@ -110,7 +111,7 @@ impl Guest {
             kernel_arguments: Vec::new(),
         };
         netns::add_tap(&machine.tap)?;
-        Ok(Self { machine, runner, process: None, daemon: None })
+        Ok(Self { machine, runner, process: None, daemon: Mutex::default() })
     }
 
     /// Name of the node.
@@ -140,7 +141,7 @@ impl Guest {
 
     /// A power cut: nothing in the guest gets to do anything any more.
     pub fn cut_power(&mut self) -> Result<()> {
-        self.daemon = None;
+        self.set_daemon(None);
         self.process.take().with_context(|| format!("{} is off already", self.machine.name))?.kill().map(drop)
     }
 
@@ -201,21 +202,31 @@ impl Guest {
     }
 
     /// Starts the node daemon in its container, with these arguments and this environment.
-    pub fn start_daemon(&mut self, args: &[String], env: &BTreeMap<String, String>) -> Result<()> {
+    pub fn start_daemon(&self, args: &[String], env: &BTreeMap<String, String>) -> Result<()> {
         let mut argv = vec!["sh", "/run/share/container", "/run/share/meshstor-node-daemon"];
         argv.extend(args.iter().map(String::as_str));
-        self.daemon = Some(self.spawn(&argv, env.clone(), "node-daemon.log")?);
+        self.set_daemon(Some(self.spawn(&argv, env.clone(), "node-daemon.log")?));
         Ok(())
     }
 
     /// The daemon's process id, if it was started since the guest was.
     pub fn daemon(&self) -> Option<i32> {
-        self.daemon
+        *self.daemon.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_daemon(&self, pid: Option<i32>) {
+        *self.daemon.lock().unwrap_or_else(PoisonError::into_inner) = pid;
+    }
+
+    /// Log of its daemon.
+    pub fn daemon_log(&self) -> PathBuf {
+        self.machine.share.join("logs/node-daemon.log")
     }
 
     /// `kill -9` of the daemon; waits until it is gone.
-    pub fn kill_daemon(&mut self) -> Result<()> {
-        let pid = self.daemon.take().with_context(|| format!("no daemon runs on {}", self.machine.name))?;
+    pub fn kill_daemon(&self) -> Result<()> {
+        let pid = self.daemon().with_context(|| format!("no daemon runs on {}", self.machine.name))?;
+        self.set_daemon(None);
         self.kill(pid, 9)?;
         wait_for("the daemon to be gone", secs(30), || {
             Ok(if self.is_alive(pid)? { Look::NotYet(format!("process {pid} runs")) } else { Look::Done(()) })

@@ -18,9 +18,9 @@ use crate::kubeconfig::{self, Proof};
 use crate::manifests::Workload;
 use crate::prerequisites::Prerequisites;
 use crate::process::{Process, run};
-use crate::say;
 use crate::uml::Uml;
 use crate::wait::{Look, secs, wait_for};
+use crate::{netns, say};
 
 /// Drives that a guest's daemon may use: User-Mode Linux's disks, not their partitions.
 pub const DRIVES: &str = "/dev/ubd?";
@@ -49,6 +49,8 @@ pub struct Lab {
     /// Its control plane.
     pub control: ControlPlane,
     guests: Vec<Guest>,
+    runner: Arc<Uml>,
+    options: Options,
     operator: Option<Process>,
     second_operator: Option<Process>,
     found: Prerequisites,
@@ -83,34 +85,70 @@ impl Lab {
         let control = ControlPlane::start(&found, &dir)?;
         let workloads = apply_manifests(&found, &control)?;
         let full_look = options.full_look;
-        let (operator, second_operator) = (None, None);
-        let mut lab =
-            Self { dir, control, guests, operator, second_operator, found, workloads, full_look, _lock: lock };
-        lab.register_nodes()?;
+        let mut lab = Self {
+            dir,
+            control,
+            guests,
+            runner,
+            options,
+            operator: None,
+            second_operator: None,
+            found,
+            workloads,
+            full_look,
+            _lock: lock,
+        };
+        lab.guests.iter().try_for_each(|guest| lab.register_node(guest))?;
         lab.start_operator()?;
         for name in lab.nodes() {
-            lab.guest_mut(&name)?.wait_until_up()?;
-            say!("{name} is up: {}", lab.guest(&name)?.shell("uname -sr")?.trim());
-            lab.start_daemon(&name)?;
+            lab.join(&name)?;
         }
         lab.wait_for_nodes()?;
         Ok(lab)
     }
 
-    /// Node objects, as kubelets would make them, and a daemon's kubeconfig for each, its token bound to the node.
-    fn register_nodes(&self) -> Result<()> {
+    /// A Node object, as a kubelet would make it, and the daemon's kubeconfig, its token bound to the node.
+    fn register_node(&self, guest: &Guest) -> Result<()> {
         let account = &self.workloads.daemon;
-        for (number, guest) in self.guests.iter().enumerate() {
-            let name = guest.name();
-            let labels = json!({
-                "kubernetes.io/hostname": name, "kubernetes.io/os": "linux", "topology.kubernetes.io/zone": format!("z{}", number + 1),
-            });
-            let node = json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": name, "labels": labels } });
-            let node = self.control.api.create("/api/v1/nodes", &node)?;
-            let token = self.control.api.token(&account.namespace, &account.account, Some(&node))?;
-            kubeconfig::write(&guest.machine.share.join("kubeconfig"), &self.control.ca, Proof::Token(&token))?;
-        }
-        Ok(())
+        let name = guest.name();
+        let labels = json!({
+            "kubernetes.io/hostname": name, "kubernetes.io/os": "linux",
+            "topology.kubernetes.io/zone": name.replace('n', "z"),
+        });
+        let node = json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": name, "labels": labels } });
+        let node = self.control.api.create("/api/v1/nodes", &node)?;
+        let token = self.control.api.token(&account.namespace, &account.account, Some(&node))?;
+        kubeconfig::write(&guest.machine.share.join("kubeconfig"), &self.control.ca, Proof::Token(&token))
+    }
+
+    /// Waits until a guest that was powered on is up, and starts its daemon.
+    fn join(&mut self, node: &str) -> Result<()> {
+        self.guest_mut(node)?.wait_until_up()?;
+        say!("{node} is up: {}", self.guest(node)?.shell("uname -sr")?.trim());
+        self.start_daemon(node)
+    }
+
+    /// Adds one more node, with drives of its own, and waits until it is ready; gives its name.
+    pub fn add_node(&mut self) -> Result<String> {
+        let number = u8::try_from(self.guests.len() + 1)?;
+        let mut guest = Guest::new(&self.found, &self.dir, number, self.options.drive_bytes, self.runner.clone())?;
+        guest.power_on()?;
+        self.register_node(&guest)?;
+        let name = guest.name().to_owned();
+        self.guests.push(guest);
+        self.join(&name)?;
+        self.wait_for_nodes()?;
+        Ok(name)
+    }
+
+    /// Takes the node that was added last away for good: its power, its tap, its files and its objects.
+    pub fn remove_last_node(&mut self) -> Result<()> {
+        let mut guest = self.guests.pop().context("there is a node")?;
+        guest.cut_power()?;
+        netns::remove_tap(&guest.machine.tap)?;
+        self.control.api.delete(&api::ours("meshnodes", guest.name()))?;
+        self.control.api.delete(&format!("/api/v1/nodes/{}", guest.name()))?;
+        std::fs::remove_dir_all(&guest.machine.dir).with_context(|| format!("empty {}", guest.machine.dir.display()))
     }
 
     /// Name of the operator's pod.
@@ -159,14 +197,14 @@ impl Lab {
     }
 
     /// Starts a node's daemon, as its manifest says, but with the guests' drives.
-    pub fn start_daemon(&mut self, node: &str) -> Result<()> {
+    pub fn start_daemon(&self, node: &str) -> Result<()> {
         self.start_daemon_with(node, DRIVES)
     }
 
     /// As [`Lab::start_daemon`], with other drives than a guest usually has: patterns, separated by commas.
-    pub fn start_daemon_with(&mut self, node: &str, drives: &str) -> Result<()> {
+    pub fn start_daemon_with(&self, node: &str, drives: &str) -> Result<()> {
         let (workload, full_look) = (self.workloads.daemon.clone(), self.full_look);
-        let guest = self.guest_mut(node)?;
+        let guest = self.guest(node)?;
         let ip = guest.machine.ip.to_string();
         let fields = BTreeMap::from([
             ("spec.nodeName", node.to_owned()),
@@ -200,6 +238,16 @@ impl Lab {
     /// The end of the outage.
     pub fn continue_api(&self) -> Result<()> {
         self.control.apiserver().signal(Signal::CONT)
+    }
+
+    /// `kill -9` of API server and etcd: what they had acknowledged is on their disk.
+    pub fn kill_api(&mut self) -> Result<()> {
+        self.control.kill()
+    }
+
+    /// Starts both again over their old data and waits until the API server is ready.
+    pub fn start_api(&mut self) -> Result<()> {
+        self.control.start_again(&self.found, &self.dir)
     }
 
     /// Waits until every node that is on is `Ready`, with its drives.

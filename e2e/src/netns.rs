@@ -111,6 +111,11 @@ pub fn add_tap(name: &str) -> Result<()> {
     ip(&["link", "set", name, "master", "ms0", "up"])
 }
 
+/// Removes the tap of a guest that is no more.
+pub fn remove_tap(name: &str) -> Result<()> {
+    ip(&["link", "delete", name])
+}
+
 /// Takes a guest's network away or gives it back: a partition that the guest itself cannot see.
 pub fn set_tap(name: &str, up: bool) -> Result<()> {
     ip(&["link", "set", name, if up { "up" } else { "down" }])

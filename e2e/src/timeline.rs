@@ -75,6 +75,34 @@ pub fn record_writes(audit: &Path, name: &str) -> Result<Vec<RecordWrite>> {
         .collect()
 }
 
+/// One request that wanted to change one of our objects.
+#[derive(Clone, Debug)]
+pub struct Write {
+    /// Who asked.
+    pub by: String,
+    /// `create`, `update`, `patch` or `delete`.
+    pub verb: String,
+    /// Plural of the kind, with the subresource.
+    pub resource: String,
+}
+
+/// All such requests that were answered after `since`, whatever the answer was, from the audit log.
+pub fn writes_since(audit: &Path, since: SystemTime) -> Result<Vec<Write>> {
+    let text = std::fs::read_to_string(audit).with_context(|| format!("read {}", audit.display()))?;
+    let events = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let mut writes = Vec::new();
+    for event in events.filter(|event| event["stage"] == "ResponseComplete") {
+        let at: jiff::Timestamp = event["stageTimestamp"].as_str().context("an audit event has a time")?.parse()?;
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let (kind, sub) = (text(&event["objectRef"]["resource"]), text(&event["objectRef"]["subresource"]));
+        if SystemTime::from(at) > since {
+            let resource = if sub.is_empty() { kind } else { format!("{kind}/{sub}") };
+            writes.push(Write { by: text(&event["user"]["username"]), verb: text(&event["verb"]), resource });
+        }
+    }
+    Ok(writes)
+}
+
 /// Seconds from `from` to `to`, negative if it is the other way round.
 pub fn seconds(from: SystemTime, to: SystemTime) -> f64 {
     to.duration_since(from).map_or_else(|error| -error.duration().as_secs_f64(), |time| time.as_secs_f64())

@@ -7,8 +7,8 @@
 
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
-use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use meshstor_e2e::lab::Lab;
@@ -157,20 +157,20 @@ impl Victim {
         count: &mut Count,
         begin: impl FnOnce(&Lab) -> Result<()>,
     ) -> Result<()> {
-        let mut log = Log::at_its_end(self.log(lab)?)?;
+        let mut log = Log::at_its_end(&self.log(lab)?)?;
         begin(lab)?;
         let mut steps = steps.iter().peekable();
         while let Some(step) = steps.next() {
             log.wait_for(step)?;
             match self {
                 Self::Operator => lab.kill_operator()?,
-                Self::Daemon(node) => lab.guest_mut(node)?.kill_daemon()?,
+                Self::Daemon(node) => lab.guest(node)?.kill_daemon()?,
             }
             count.all += 1;
             let overtaken = log.steps_so_far()?;
             count.late += u32::from(!overtaken.is_empty());
             for further in overtaken {
-                steps.next_if(|step| further.starts_with(**step));
+                steps.next_if(|step| further.text.starts_with(**step));
             }
             match self {
                 Self::Operator => lab.start_operator()?,
@@ -183,27 +183,38 @@ impl Victim {
     fn log(&self, lab: &Lab) -> Result<PathBuf> {
         Ok(match self {
             Self::Operator => lab.dir.join("logs/operator.log"),
-            Self::Daemon(node) => lab.guest(node)?.machine.share.join("logs/node-daemon.log"),
+            Self::Daemon(node) => lab.guest(node)?.daemon_log(),
         })
     }
 }
 
+/// A step in a log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Step {
+    /// When it was logged.
+    pub(crate) at: SystemTime,
+    /// The leg or the volume that it is for.
+    pub(crate) of: String,
+    /// What it says.
+    pub(crate) text: String,
+}
+
 /// A log that somebody writes to, read line by line.
-struct Log {
+pub(crate) struct Log {
     file: File,
     rest: String,
     seen: Vec<String>,
 }
 
 impl Log {
-    fn at_its_end(path: PathBuf) -> Result<Self> {
-        let mut file = File::open(&path).with_context(|| format!("open {}", path.display()))?;
+    pub(crate) fn at_its_end(path: &Path) -> Result<Self> {
+        let mut file = File::open(path).with_context(|| format!("open {}", path.display()))?;
         file.seek(SeekFrom::End(0))?;
         Ok(Self { file, rest: String::new(), seen: Vec::new() })
     }
 
     /// The next step in it, or none so far.
-    fn next_step(&mut self) -> Result<Option<String>> {
+    fn next_step(&mut self) -> Result<Option<Step>> {
         self.file.read_to_string(&mut self.rest)?;
         while let Some((line, rest)) = self.rest.split_once('\n') {
             let step = step_in(line);
@@ -216,16 +227,16 @@ impl Log {
     }
 
     /// All further steps in it so far.
-    fn steps_so_far(&mut self) -> Result<Vec<String>> {
+    pub(crate) fn steps_so_far(&mut self) -> Result<Vec<Step>> {
         std::iter::from_fn(|| self.next_step().transpose()).collect()
     }
 
-    fn wait_for(&mut self, beginning: &str) -> Result<()> {
+    pub(crate) fn wait_for(&mut self, beginning: &str) -> Result<()> {
         let began = Instant::now();
         while began.elapsed() < secs(60) {
             match self.next_step()? {
-                Some(step) if step.starts_with(beginning) => return Ok(()),
-                Some(step) => self.seen.push(step),
+                Some(step) if step.text.starts_with(beginning) => return Ok(()),
+                Some(step) => self.seen.push(step.text),
                 None => pause(Duration::from_millis(2)),
             }
         }
@@ -234,12 +245,14 @@ impl Log {
 }
 
 /// The step that a line says: of the daemon a field of that name, of the operator the message of its module of effects.
-fn step_in(line: &str) -> Option<String> {
+fn step_in(line: &str) -> Option<Step> {
     let line: Value = serde_json::from_str(line).ok()?;
     let fields = &line["fields"];
     let step = match line["target"].as_str()? {
         "meshstor_operator::volume::apply" => &fields["message"],
         _ => &fields["step"],
     };
-    step.as_str().map(str::to_owned)
+    let of = line["span"]["leg"].as_str().or(fields["volume"].as_str()).unwrap_or_default();
+    let at: jiff::Timestamp = line["timestamp"].as_str()?.parse().ok()?;
+    Some(Step { at: at.into(), of: of.to_owned(), text: step.as_str()?.to_owned() })
 }

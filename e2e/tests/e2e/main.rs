@@ -4,15 +4,18 @@
 //! nothing on any node and that no kernel complained. A test that fails leaves what a person needs in `target/e2e/<test>/`, and
 //! the next one gets a new lab.
 
+mod chaos;
 mod crashes;
 mod events;
 mod faults;
+mod halves;
 mod host;
 mod kernels;
 mod leaders;
 mod life;
 mod neighbours;
 mod nodes;
+mod outage;
 mod placement;
 mod shapes;
 
@@ -52,11 +55,14 @@ fn main() -> ExitCode {
         kernels::TESTS,
         faults::TESTS,
         crashes::TESTS,
+        halves::TESTS,
+        chaos::TESTS,
         neighbours::TESTS,
         nodes::TESTS,
         placement::TESTS,
         leaders::TESTS,
         events::TESTS,
+        outage::TESTS,
         host::TESTS,
     ]
     .concat();

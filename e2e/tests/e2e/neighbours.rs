@@ -190,7 +190,7 @@ fn live_beside(lab: &mut Lab, legs: &[String]) -> Result<()> {
     let path = Volume::named(lab, "beside").attach(&legs[0], true)?;
     load.write(lab, &legs[0], &path, 50)?;
     for node in legs {
-        lab.guest_mut(node)?.kill_daemon()?;
+        lab.guest(node)?.kill_daemon()?;
         lab.start_daemon(node)?;
     }
     let volume = Volume::named(lab, "beside");

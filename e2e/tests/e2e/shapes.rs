@@ -1,4 +1,5 @@
-//! Volumes whose copies are striped over several drives: RAID10, its mirror sets, and what a lost node does to them.
+//! Volumes of every shape: four copies, and copies that are striped over several drives (RAID10, its mirror sets), and what a lost
+//! node does to them.
 
 use std::collections::BTreeSet;
 
@@ -16,13 +17,25 @@ pub(crate) const TESTS: &[Test] = &[
     ("life_of_1_copy_over_2_drives", |lab| life(lab, 1, 2)),
     ("life_of_2_copies_over_2_drives", |lab| life(lab, 2, 2)),
     ("life_of_2_copies_over_3_drives", |lab| life(lab, 2, 3)),
+    ("life_of_4_copies", four_copies),
     ("too_few_drives_for_the_stripe", too_few_drives),
 ];
+
+/// I1 for four copies, which need a node more than the lab has: one dies under load, is recorded away before it fails, and comes
+/// back by a rebuild; nothing is left on the fourth node either.
+fn four_copies(lab: &mut Lab) -> Result<()> {
+    let fourth = lab.add_node()?;
+    let before = lab.footprints()?;
+    life(lab, 4, 1)?;
+    lab.wait_for_footprints(&before)?;
+    crate::check_kernel(lab.guest(&fourth)?, "")?;
+    lab.remove_last_node()
+}
 
 /// I1 for a striped volume: a node that dies under load takes at most one leg of each mirror set, each is recorded away before it
 /// fails, and all come back into slots of their own sets.
 fn life(lab: &mut Lab, copies: usize, width: usize) -> Result<()> {
-    let name = format!("striped-{copies}-{width}");
+    let name = format!("shape-{copies}-{width}");
     let spec = json!({ "capacity": "192Mi", "replicaCount": copies, "stripeWidth": width, "filesystem": "ext4" });
     let volume = Volume::create(lab, &name, &spec)?;
     let legs = legs(lab, &name)?;
@@ -48,6 +61,7 @@ fn life(lab: &mut Lab, copies: usize, width: usize) -> Result<()> {
     volume.delete()
 }
 
+/// The second node that has a leg dies under load and comes back.
 fn lose_a_node(
     lab: &mut Lab,
     name: &str,
@@ -80,15 +94,16 @@ fn lose_a_node(
     load.stop(lab, consumer)
 }
 
-struct Leg {
-    name: String,
+/// A `MeshReplica`.
+pub(crate) struct Leg {
+    pub(crate) name: String,
     uid: String,
-    node: String,
+    pub(crate) node: String,
     drive: String,
     set: u64,
 }
 
-fn legs(lab: &Lab, volume: &str) -> Result<Vec<Leg>> {
+pub(crate) fn legs(lab: &Lab, volume: &str) -> Result<Vec<Leg>> {
     let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
     let ours = lab.control.api.list(&all("meshreplicas"))?.into_iter().filter(|leg| leg["spec"]["volume"] == *volume);
     let leg = |leg: Value| Leg {
@@ -112,17 +127,23 @@ fn spans_nodes(legs: &[Leg], width: usize) -> Result<()> {
     Ok(())
 }
 
-/// The kernel has a near layout with 64 KiB chunks, all legs are in it, and each in a slot of its own mirror set.
-fn check_array(lab: &Lab, volume: &Volume<'_>, node: &str, copies: usize, width: usize) -> Result<()> {
+/// The kernel has a RAID1, or a near layout with 64 KiB chunks; all legs are in it in sync, and each in a slot of its own mirror set.
+pub(crate) fn check_array(lab: &Lab, volume: &Volume<'_>, node: &str, copies: usize, width: usize) -> Result<()> {
     let guest = lab.guest(node)?;
     let attachment = volume.attachment()?;
     let device = attachment["status"]["array"]["device"].as_str().unwrap_or_default().to_owned();
     let md = guest.shell(&format!("basename $(readlink -f {device})"))?.trim().to_owned();
     let near = copies.max(2);
     let shape = guest.shell(&format!("cd /sys/block/{md}/md && echo $(cat level layout chunk_size raid_disks)"))?;
-    ensure!(shape.trim() == format!("raid10 {} 65536 {}", 0x100 + near, near * width), "{md} on {node}: {shape}");
+    let wanted = match width {
+        1 => format!("raid1 0 0 {near}"),
+        _ => format!("raid10 {} 65536 {}", 0x100 + near, near * width),
+    };
+    ensure!(shape.trim() == wanted, "{md} on {node}: {shape}, not {wanted}");
     let size: u64 = guest.shell(&format!("cat /sys/block/{md}/size"))?.trim().parse()?;
-    ensure!(size * 512 >= 192 << 20, "{md} has {size} sectors");
+    let object = volume.object()?;
+    let mebibytes: u64 = object["spec"]["capacity"].as_str().unwrap_or_default().trim_end_matches("Mi").parse()?;
+    ensure!(size * 512 >= mebibytes << 20, "{md} has {size} sectors");
 
     let script = format!(
         "cd /sys/block/{md}/md; for d in dev-*; do echo $(cat $d/slot $d/state) $(cat /sys/class/block/${{d#dev-}}/device/subsysnqn 2>/dev/null); done"
@@ -133,7 +154,7 @@ fn check_array(lab: &Lab, volume: &Volume<'_>, node: &str, copies: usize, width:
     for line in members.lines() {
         let words: Vec<&str> = line.split_whitespace().collect();
         let slot: usize = words.first().context("a slot")?.parse().with_context(|| format!("member {line}"))?;
-        ensure!(words.get(1) == Some(&"in_sync"), "{md} on {node}: {line}");
+        ensure!(words.get(1).is_some_and(|state| state.split(',').any(|s| s == "in_sync")), "{md} on {node}: {line}");
         // A remote member's subsystem names its leg.
         if let Some(nqn) = words.get(2) {
             let leg = legs.iter().find(|leg| nqn.contains(&leg.uid)).with_context(|| format!("whose is {nqn}?"))?;

@@ -39,6 +39,8 @@ pub trait Cluster: Send + Sync {
     fn volume(&self, name: &str) -> Option<Arc<MeshVolume>>;
     /// From the cache: every leg of the volume, on whatever node, by slot.
     fn replicas_of(&self, volume: &str) -> Vec<Arc<MeshReplica>>;
+    /// From the cache: every leg of every volume, on whatever node.
+    fn replicas(&self) -> Vec<Arc<MeshReplica>>;
     /// From the cache.
     fn attachments(&self) -> Vec<Arc<MeshAttachment>>;
     /// With a quorum.
@@ -131,6 +133,10 @@ impl Cluster for KubeCluster {
         let mut legs: Vec<_> = self.replicas.state().into_iter().filter(|r| r.spec.volume == volume).collect();
         legs.sort_by_key(|r| r.spec.slot);
         legs
+    }
+
+    fn replicas(&self) -> Vec<Arc<MeshReplica>> {
+        self.replicas.state()
     }
 
     fn attachments(&self) -> Vec<Arc<MeshAttachment>> {

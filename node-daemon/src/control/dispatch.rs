@@ -21,8 +21,9 @@ use super::error::TurnError;
 use super::interest::Key;
 use super::leg::LegWorker;
 use super::observe::volume_uid;
+use super::stray::strays;
 use crate::events::News;
-use crate::host::{ArrayFacts, ConnectionFacts};
+use crate::host::{ArrayFacts, ConnectionFacts, Host, LegRef};
 use crate::ids::{self, Nqn};
 
 /// An object of a watch that changed.
@@ -95,7 +96,7 @@ pub struct Dispatch {
 }
 
 /// What of ours is on this node.
-type Here = (Vec<ArrayFacts>, Vec<ConnectionFacts>);
+type Here = (Vec<ArrayFacts>, Vec<ConnectionFacts>, Vec<LegRef>, Vec<String>);
 
 impl Dispatch {
     /// Without workers yet.
@@ -213,7 +214,8 @@ impl Dispatch {
         self.again = !self.looks.is_empty();
         if !self.again {
             let ctx = Arc::clone(&self.ctx);
-            self.looks.spawn(async move { ctx.blocking(|host| Ok((host.arrays()?, host.connections()?))).await });
+            let look = |host: &dyn Host| Ok((host.arrays()?, host.connections()?, host.legs()?, host.exports()?));
+            self.looks.spawn(async move { ctx.blocking(look).await });
         }
     }
 
@@ -222,7 +224,7 @@ impl Dispatch {
         if self.again {
             self.sweep();
         }
-        let (arrays, connections) = match here {
+        let (arrays, connections, legs, exports) = match here {
             Ok(Ok(found)) => found,
             Ok(Err(error)) => return tracing::warn!(%error, "look for leftovers"),
             Err(error) => return tracing::warn!(%error, "look for leftovers"),
@@ -242,6 +244,9 @@ impl Dispatch {
         for array in arrays.iter().filter(|a| !known.contains(&a.uuid)) {
             tracing::warn!(node = %self.ctx.node, array = %array.uuid, device = %array.device.display(),
                 "an array of no known volume is kept");
+        }
+        for stray in strays(&legs, &exports, &self.ctx.cluster.replicas()) {
+            tracing::warn!(node = %self.ctx.node, "{stray} of no known leg is kept");
         }
     }
 }

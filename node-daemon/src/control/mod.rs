@@ -10,5 +10,6 @@ pub mod interest;
 pub mod leg;
 pub mod node;
 pub mod observe;
+pub mod stray;
 #[cfg(test)]
 mod tests;

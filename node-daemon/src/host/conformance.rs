@@ -200,12 +200,14 @@ fn export(bench: &Bench<'_>) -> Check {
     must(made.host_nqn.as_deref() == Some(&bench.host_nqn), "the export is not open to its host alone")?;
     let seen = said(bench.host.leg(&leg))?.exports;
     must(seen.len() == 1 && seen[0] == made, "the export is not seen as it was made")?;
+    must(said(bench.host.exports())?.contains(&spec.nqn), "it is not among the exports")?;
     let again = said(bench.host.export(&leg, &spec))?;
     must(again == made, "a second export changed it")?;
     bench.connect(&made)?;
     said(bench.host.revoke(&spec.nqn))?;
     said(bench.host.revoke(&spec.nqn))?;
     must(said(bench.host.leg(&leg))?.exports.is_empty(), "the export is still seen")?;
+    must(!said(bench.host.exports())?.contains(&spec.nqn), "it is still among the exports")?;
     let live = || {
         let all = bench.host.connections().ok()?;
         all.iter().all(|c| c.nqn != spec.nqn || c.state != ControllerState::Live).then_some(())

@@ -95,6 +95,9 @@ impl<H: Host> Host for CrashHost<H> {
     fn legs(&self) -> Result<Vec<LegRef>> {
         self.look(|h| h.legs())
     }
+    fn exports(&self) -> Result<Vec<String>> {
+        self.look(|h| h.exports())
+    }
     fn connections(&self) -> Result<Vec<ConnectionFacts>> {
         self.look(|h| h.connections())
     }

@@ -164,6 +164,9 @@ impl Host for FakeHost {
         let node = world.node(&self.node)?;
         Ok(node.legs.keys().map(|uuid| LegRef { drive: node.drive.clone(), uuid: *uuid }).collect())
     }
+    fn exports(&self) -> Result<Vec<String>> {
+        Ok(self.fabric.world().node(&self.node)?.exports.iter().map(|e| e.facts.nqn.clone()).collect())
+    }
     fn connections(&self) -> Result<Vec<ConnectionFacts>> {
         self.fabric.world().connections(&self.node)
     }

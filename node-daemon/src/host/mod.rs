@@ -365,6 +365,8 @@ pub trait Host: Send + Sync {
     fn leg(&self, leg: &LegRef) -> Result<LegFacts>;
     /// Every partition of our type on the matching drives: the legs that are there, known or not.
     fn legs(&self) -> Result<Vec<LegRef>>;
+    /// NQN of every export of ours, half made ones too, known or not.
+    fn exports(&self) -> Result<Vec<String>>;
     /// Every connection whose NQN has our prefix.
     fn connections(&self) -> Result<Vec<ConnectionFacts>>;
     /// As [`Host::connections`], of those whose NQN is `wanted`: the cost of the others is to read their NQN.

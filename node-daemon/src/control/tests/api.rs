@@ -107,6 +107,9 @@ impl Cluster for FakeCluster {
         let state = self.state.lock().unwrap();
         state.replicas.values().filter(|r| r.spec.volume == volume).cloned().map(Arc::new).collect()
     }
+    fn replicas(&self) -> Vec<Arc<MeshReplica>> {
+        self.state.lock().unwrap().replicas.values().cloned().map(Arc::new).collect()
+    }
     fn attachments(&self) -> Vec<Arc<MeshAttachment>> {
         self.state.lock().unwrap().attachments.values().cloned().map(Arc::new).collect()
     }

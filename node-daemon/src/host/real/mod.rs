@@ -195,6 +195,9 @@ impl Host for RealHost {
     fn legs(&self) -> Result<Vec<LegRef>> {
         Ok(self.all_legs())
     }
+    fn exports(&self) -> Result<Vec<String>> {
+        Ok(self.our_subsystems())
+    }
     fn connections(&self) -> Result<Vec<ConnectionFacts>> {
         Ok(self.connections_with(&|_| true))
     }

@@ -18,13 +18,14 @@ impl RealHost {
         self.cut_and_drain(nqn)?;
         // Directories are shared with the making of exports; the part that can block for long is over.
         let _guard = self.lock_exports();
-        self.remove_subsystem(nqn)?;
-        self.sweep_ports()
+        self.sweep_ports()?;
+        self.remove_subsystem(nqn)
     }
 
     /// As [`RealHost::close_export`] for a caller that holds the lock.
     pub(super) fn close_export_locked(&self, nqn: &str) -> Result<()> {
         self.cut_and_drain(nqn)?;
+        self.sweep_ports()?;
         self.remove_subsystem(nqn)
     }
 
@@ -81,17 +82,19 @@ impl RealHost {
         Ok(())
     }
 
+    /// The subsystem's directory goes last of what the kernel holds: while it is there, whoever comes after a crash sees that
+    /// there is something left to close.
     fn remove_subsystem(&self, nqn: &str) -> Result<()> {
         let action = || format!("remove subsystem {nqn}");
         let dir = self.subsystem(nqn);
         for namespace in sysfs::names(dir.join("namespaces")) {
             unless_gone(fs::remove_dir(dir.join("namespaces").join(namespace))).doing(action)?;
         }
-        unless_gone(fs::remove_dir(&dir)).doing(action)?;
         // Only the host that this export named, and only if it is in no other list: the kernel refuses it otherwise.
         if let Some(host) = self.noted_host(nqn) {
             let _ = fs::remove_dir(self.nvmet("hosts").join(host));
         }
+        unless_gone(fs::remove_dir(&dir)).doing(action)?;
         unless_gone(fs::remove_file(self.export_note(nqn))).doing(action)
     }
 
