@@ -89,18 +89,20 @@ build: prerequisites ## Build all programs
 	@cargo build --locked --workspace --bins
 
 .PHONY: crds
-crds: ## Generate crds/*.yaml from crds/src
+crds: ## Generate crds/*.yaml and docs/reference/api.md from crds/src
 	@cargo run --locked -q -p meshstor-crds --bin crdgen -- crds
+	@cargo run --locked -q -p meshstor-crds --bin crdgen -- --reference docs/reference/api.md
 
 .PHONY: fmt
 fmt: ## Format the Rust code
 	@cargo fmt --all
 
 .PHONY: lint
-lint: ## Check the format, clippy, and that crds/*.yaml is what the types say
+lint: ## Check the format, clippy, and that what is generated is what the types say
 	@cargo fmt --all --check
 	@cargo clippy --locked --workspace --all-targets --all-features -- -D warnings
 	@cargo run --locked -q -p meshstor-crds --bin crdgen -- --check crds
+	@cargo run --locked -q -p meshstor-crds --bin crdgen -- --check --reference docs/reference/api.md
 
 .PHONY: prerequisites
 prerequisites:
