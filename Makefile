@@ -80,7 +80,7 @@ kernel-package: prerequisites ## Build the DKMS source package of md, for kernel
 
 AREA ?= volume
 .PHONY: bench
-bench: lab ## Measure AREA (volume: against the same done by hand; placement: one decision); writes target/bench/<area>.json and .md
+bench: lab ## Measure AREA (volume, many-legs, api-writes-per-life, operator-300, placement); writes target/bench/<area>.json and .md
 	@cargo build --locked --release --workspace --bins
 	@$${CARGO_TARGET_DIR:-target}/release/meshstor-lab bench --area $(AREA)
 

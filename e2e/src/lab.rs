@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::api::{self, is_true};
-use crate::control_plane::ControlPlane;
+use crate::control_plane::{Audit, ControlPlane};
 use crate::footprint::Footprint;
 use crate::guest::Guest;
 use crate::kubeconfig::{self, Proof};
@@ -32,11 +32,13 @@ pub struct Options {
     pub guests: u8,
     /// Size of each of a guest's two drives.
     pub drive_bytes: u64,
+    /// What the API server's audit log has.
+    pub audit: Audit,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { guests: 3, drive_bytes: 3 << 30 }
+        Self { guests: 3, drive_bytes: 3 << 30, audit: Audit::default() }
     }
 }
 
@@ -77,7 +79,7 @@ impl Lab {
             .collect::<Result<Vec<_>>>()?;
         // The guests boot while the control plane starts.
         guests.iter_mut().try_for_each(Guest::power_on)?;
-        let control = ControlPlane::start(&found, &dir)?;
+        let control = ControlPlane::start(&found, &dir, options.audit)?;
         let workloads = apply_manifests(&found, &control)?;
         let mut lab =
             Self { dir, control, guests, operator: None, second_operator: None, found, workloads, _lock: lock };

@@ -12,6 +12,7 @@ mod life;
 mod neighbours;
 mod placement;
 mod shapes;
+mod tutorial;
 
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
         placement::TESTS,
         leaders::TESTS,
         host::TESTS,
+        tutorial::TESTS,
     ]
     .concat();
     let trials = tests.into_iter().map(|test| trial(test, Arc::clone(&lab))).collect();
