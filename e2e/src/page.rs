@@ -52,7 +52,7 @@ pub fn steps(markdown: &str) -> Result<Vec<Step>> {
 /// # Errors
 /// The first line that differs.
 pub fn compare(shown: &str, printed: &str) -> Result<()> {
-    let mut printed_lines = printed.lines().filter(|line| !line.trim().is_empty()).peekable();
+    let mut printed_lines = printed.lines().filter(|line| !line.trim().is_empty() && !is_log(line)).peekable();
     let mut skip = false;
     for line in shown.lines().filter(|line| !line.trim().is_empty()) {
         if line.trim() == "…" {
@@ -70,6 +70,14 @@ pub fn compare(shown: &str, printed: &str) -> Result<()> {
         bail!("the page does not show {more:?}, which was printed, of:\n{printed}");
     }
     Ok(())
+}
+
+/// What client-go logs now and then, such as `I1122 09:22:55.522786 …` when a watch ends at the wrong moment.
+fn is_log(line: &str) -> bool {
+    let mut words = line.split(' ');
+    let date = words.next().and_then(|word| word.strip_prefix(['I', 'W', 'E']));
+    let numbers = |word: &str| word.len() > 3 && word.chars().all(|c| c.is_ascii_digit() || ":.".contains(c));
+    date.is_some_and(numbers) && words.next().is_some_and(numbers)
 }
 
 fn same_line(shown: &str, printed: &str) -> bool {
@@ -135,6 +143,7 @@ mod tests {
             ("seq-…-x end", "seq-77-x end"),
             ("a\n…\nc\n", "a\nb\nb\nc\n"),
             ("a\n…\n", "a\n"),
+            ("a\n", "I1122 09:22:55.522786     679 reflector.go:664] \"Warning: watch ended\"\na\n"),
         ] {
             compare(shown, printed).unwrap();
         }

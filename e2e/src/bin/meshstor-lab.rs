@@ -143,12 +143,13 @@ fn main() -> ExitCode {
 
 /// In the namespaces: the lab, and what is done in it.
 fn inside(name: &str, keep: bool, action: Action) -> ExitCode {
-    let outcome = show(name, keep, action);
-    match outcome {
+    match show(name, keep, action) {
         Ok(Some(lab)) => keep_lab(name, lab),
         outcome => {
-            mark(name, if outcome.is_err() { "failed" } else { "ok" });
-            finish(name, outcome.map(drop))
+            let word = if outcome.is_err() { "failed" } else { "ok" };
+            let code = finish(name, outcome.map(drop));
+            mark(name, word);
+            code
         }
     }
 }
