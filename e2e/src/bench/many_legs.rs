@@ -1,5 +1,5 @@
-//! The area `many-legs`: fifty legs on one node whose volumes, of one copy each, are all attached on another. The reference is the same made by
-//! shell scripts: partitions, exports, connections, arrays, and nobody who looks after them.
+//! The area `many-legs`: fifty legs on one node whose volumes, of one copy each, are all attached on another. The reference is
+//! the same made by shell scripts: partitions, exports, connections, arrays, and nobody who looks after them.
 
 use std::path::Path;
 use std::time::Instant;
@@ -22,7 +22,7 @@ const HEADROOM_MIB: u32 = 8;
 /// How long is measured.
 const SECONDS: u64 = 60;
 /// For everything that a change leaves behind to come to rest.
-const SETTLE: u64 = 40;
+const SETTLE: u64 = 20;
 /// Ticks of /proc/<pid>/stat a second; a constant of Linux's ABI.
 const TICKS: f64 = 100.0;
 /// Outside the range of MeshStor's exports.
@@ -114,7 +114,7 @@ fn free_kib(guest: &Guest) -> Result<f64> {
     free.trim().parse().with_context(|| format!("KiB, but {free:?}"))
 }
 
-/// CPU seconds of a guest so far, as the machine counts them: of the process that is its kernel, and those that are its programs.
+/// CPU seconds of a guest so far, as the machine counts them: of the process that is its kernel, and of its programs.
 fn machine_cpu(guest: &Guest) -> Result<f64> {
     let group = guest.process_id().context("the guest is on")?.to_string();
     let mut ticks = 0.0;
@@ -203,8 +203,8 @@ fn assemble() -> String {
         MIB * 1024
     );
     format!(
-        "set -e\nn=200\nfor s in /sys/class/block/nvme*n1; do device=/dev/${{s##*/}}; {create}; n=$((n + 1)); done\n\
-         [ $n = {} ]",
+        "set -e\nwhile [ \"$(ls /dev/nvme*n1 2>/dev/null | wc -l)\" -lt {LEGS} ]; do sleep 0.02; done\nn=200\n\
+         for device in /dev/nvme*n1; do {create}; n=$((n + 1)); done\n[ $n = {} ]",
         200 + LEGS
     )
 }

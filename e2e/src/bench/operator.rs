@@ -103,7 +103,7 @@ fn attach(lab: &Lab) -> Result<()> {
 }
 
 fn wait_all(lab: &Lab, done: impl Fn(&Value) -> bool) -> Result<()> {
-    wait_for("all volumes", secs(900), || {
+    wait_for("all volumes", secs(400), || {
         // What a look at 300 objects costs is part of what is measured: not too often.
         pause(secs(1));
         let volumes = lab.control.api.list(&all("meshvolumes"))?;

@@ -195,7 +195,10 @@ async fn attachment(attachment: Arc<MeshAttachment>, hands: Arc<Hands>) -> Resul
         let api: Api<MeshAttachment> = Api::all(hands.client.clone());
         api.replace_status(&attachment.name_any(), &PostParams::default(), &new).await?;
     }
-    Ok(Action::await_change())
+    // The store of legs can be behind the watch that woke us.
+    let term = attachment.status.as_ref().and_then(|status| status.term.as_ref());
+    let waits = term.is_some_and(|term| term.phase == TermPhase::Started);
+    Ok(if waits { Action::requeue(RETRY) } else { Action::await_change() })
 }
 
 fn attachment_status(attachment: &MeshAttachment, legs: &[Arc<MeshReplica>]) -> Option<MeshAttachmentStatus> {
