@@ -60,7 +60,7 @@ fn execute(lab: &mut Lab, steps: &[Step], dir: &Path) -> Result<()> {
     let old = std::env::var("PATH").unwrap_or_default();
     let path = format!("{}:{}:{old}", found.kube.display(), found.bins.display());
     let mut command = Command::new("timeout");
-    command.arg(TIMEOUT.as_secs().to_string()).args(["bash", "-eu"]).arg(&file).current_dir(lab.repo());
+    command.arg(TIMEOUT.as_secs().to_string()).args(["bash", "-euo", "pipefail"]).arg(&file).current_dir(lab.repo());
     command.env("PATH", path).env("KUBECONFIG", &lab.control.admin);
     let mut shell = Process::start("the page's shell", &mut command, &dir.join("shell.log"))?;
     // Its end is no failure here: which step failed is seen from what each has left.
