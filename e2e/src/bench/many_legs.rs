@@ -1,7 +1,6 @@
 //! The area `many-legs`: fifty legs on one node whose volumes, of one copy each, are all attached on another. The reference is
 //! the same made by shell scripts: partitions, exports, connections, arrays, and nobody who looks after them.
 
-use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
@@ -30,6 +29,9 @@ const FIRST_PORT: usize = 43000;
 
 const LEG: &str = include_str!("many-legs.sh");
 const EXPORT: &str = include_str!("export.sh");
+const REMOVE: &str = include_str!("many-legs-remove.sh");
+/// What the NQNs of exports by hand begin with.
+const NQN: &str = "nqn.2000-01.org.example:by-hand-";
 
 /// What fifty legs take: seconds, and on consumer and target memory and CPU time.
 struct Cost {
@@ -51,14 +53,9 @@ pub fn run(lab: &Lab) -> Result<Vec<Row>> {
     say!("{SECONDS} s of nothing, for what two nodes take without legs");
     pause(secs(SETTLE));
     let without = idle_cpu(consumer, target)?.0;
-    let ours = cost(consumer, target, || ours(lab, consumer, target))?;
-    for n in 0..LEGS {
-        Volume::named(lab, &name(n)).want_nowhere()?;
-    }
-    (0..LEGS).try_for_each(|n| Volume::named(lab, &name(n)).wait_detached())?;
-    (0..LEGS).try_for_each(|n| Volume::named(lab, &name(n)).delete_only())?;
-    (0..LEGS).try_for_each(|n| Volume::named(lab, &name(n)).wait_gone())?;
     let hand = cost(consumer, target, || by_hand(consumer, target))?;
+    remove(consumer, target)?;
+    let ours = cost(consumer, target, || ours(lab, consumer, target))?;
     Ok(rows(&ours, &hand, without))
 }
 
@@ -164,18 +161,14 @@ fn apply(lab: &Lab, kind: &str, name: &str, spec: &Value) -> Result<()> {
 
 /// Exports, connects and assembles fifty partitions by scripts.
 fn by_hand(consumer: &Guest, target: &Guest) -> Result<(f64, f64)> {
-    let drives: Vec<String> = target.machine.disks.iter().enumerate().map(|(n, _)| drive(n)).collect();
-    let arguments = format!("{LEGS} {} {}", MIB + HEADROOM_MIB, drives.join(" "));
+    let arguments = format!("{LEGS} {} {}", MIB + HEADROOM_MIB, drives(target));
     let made = target.shell(&format!("set -- {arguments}\n{LEG}"))?;
     let devices: Vec<&str> = made.lines().filter(|line| line.starts_with("/dev/")).collect();
-    ensure!(
-        devices.len() == LEGS && devices.iter().all(|device| Path::new(device).file_name().is_some()),
-        "legs: {made}"
-    );
+    ensure!(devices.len() == LEGS, "legs: {made}");
     let host_nqn = consumer.shell("cat /etc/nvme/hostnqn")?.trim().to_owned();
     let address = target.machine.ip.to_string();
     let Connection { io_queues, queue_size, keep_alive_seconds, .. } = Connection::default();
-    let nqn = |n: usize| format!("nqn.2000-01.org.example:by-hand-{n}");
+    let nqn = |n: usize| format!("{NQN}{n}");
     let exports = devices.iter().enumerate().map(|(n, device)| {
         format!("(set -- {device} {} {host_nqn} {address} {} {io_queues}\n{EXPORT})\n", nqn(n), FIRST_PORT + n)
     });
@@ -209,9 +202,20 @@ fn assemble() -> String {
     )
 }
 
-/// Kernel name of a guest's drive.
-fn drive(n: usize) -> String {
-    format!("ubd{}", char::from(b'a' + u8::try_from(n).unwrap_or_default()))
+/// Leaves nothing of what was made by hand.
+fn remove(consumer: &Guest, target: &Guest) -> Result<()> {
+    let host_nqn = consumer.shell("cat /etc/nvme/hostnqn")?.trim().to_owned();
+    consumer.shell("for array in /dev/md2??; do mdadm --stop --quiet $array; done; nvme disconnect-all")?;
+    target.shell(&format!("set -- {NQN} {host_nqn} {} {}\n{REMOVE}", FIRST_PORT / 1000, drives(target)))?;
+    let left = crate::footprint::Footprint::of(target)?;
+    ensure!(left.0.is_empty(), "{} still has: {left}", target.name());
+    Ok(())
+}
+
+/// Kernel names of a guest's drives.
+fn drives(guest: &Guest) -> String {
+    let letters = ["a", "b", "c", "d"].into_iter().take(guest.machine.disks.len());
+    letters.map(|letter| format!("ubd{letter}")).collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
