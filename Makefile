@@ -87,7 +87,7 @@ kernel-package: prerequisites ## Build the DKMS source package of md, for kernel
 
 AREA ?= volume
 .PHONY: bench
-bench: lab ## Measure AREA (volume: against the same done by hand; placement: one decision); writes target/bench/<area>.json and .md
+bench: lab ## Measure AREA (volume, many-legs, api-writes-per-life, operator-300, placement); writes target/bench/<area>.json and .md
 	@cargo build --locked --release --workspace --bins
 	@$${CARGO_TARGET_DIR:-target}/release/meshstor-lab bench --area $(AREA)
 
@@ -96,18 +96,20 @@ build: prerequisites ## Build all programs
 	@cargo build --locked --workspace --bins
 
 .PHONY: crds
-crds: ## Generate crds/*.yaml from crds/src
+crds: ## Generate crds/*.yaml and docs/reference/api.md from crds/src
 	@cargo run --locked -q -p meshstor-crds --bin crdgen -- crds
+	@cargo run --locked -q -p meshstor-crds --bin crdgen -- --reference docs/reference/api.md
 
 .PHONY: fmt
 fmt: ## Format the Rust code
 	@cargo fmt --all
 
 .PHONY: lint
-lint: ## Check the format, clippy, and that crds/*.yaml is what the types say
+lint: ## Check the format, clippy, and that what is generated is what the types say
 	@cargo fmt --all --check
 	@cargo clippy --locked --workspace --all-targets --all-features -- -D warnings
 	@cargo run --locked -q -p meshstor-crds --bin crdgen -- --check crds
+	@cargo run --locked -q -p meshstor-crds --bin crdgen -- --check --reference docs/reference/api.md
 
 .PHONY: prerequisites
 prerequisites:

@@ -15,6 +15,8 @@ use crate::process::Process;
 use crate::wait::{Look, secs, wait_for};
 use crate::{certs, say};
 
+/// Name of the file with the audit policy.
+const POLICY: &str = "audit-policy.yaml";
 /// What is written to the audit log: whole records of attachments, the fact of every other change to our objects. The time of
 /// the stage `ResponseComplete` is the proof that a record was there before something else happened.
 const AUDIT_POLICY: &str = r#"
@@ -28,8 +30,28 @@ rules:
 - level: Metadata
   verbs: [create, update, patch, delete]
   resources: [{group: meshstor.io}]
-- level: None
 "#;
+/// Which other writes it has too.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Audit {
+    /// None.
+    #[default]
+    Ours,
+    /// The fact of every write of anybody.
+    Everything,
+}
+
+impl Audit {
+    /// The policy's last rules.
+    fn rules(self) -> &'static str {
+        match self {
+            Self::Ours => "- level: None\n",
+            Self::Everything => {
+                "- level: Metadata\n  verbs: [create, update, patch, delete, deletecollection]\n- level: None\n"
+            }
+        }
+    }
+}
 
 /// The running control plane.
 pub struct ControlPlane {
@@ -53,13 +75,14 @@ fn flags(pairs: &[(&str, &str)]) -> Vec<OsString> {
 
 impl ControlPlane {
     /// Starts everything in `dir` and waits until the API server is ready.
-    pub fn start(found: &Prerequisites, dir: &Path) -> Result<Self> {
+    pub fn start(found: &Prerequisites, dir: &Path, audited: Audit) -> Result<Self> {
         let pki = dir.join("pki");
         certs::write(&pki)?;
         let admin = dir.join("admin.kubeconfig");
         let ca = pki.join("ca.crt");
         kubeconfig::write(&admin, &ca, Proof::Certificate(pki.join("admin.crt"), pki.join("admin.key")))?;
         let audit = dir.join("logs/audit.log");
+        std::fs::write(dir.join(POLICY), [AUDIT_POLICY, audited.rules()].concat())?;
         let etcd = start_etcd(found, dir)?;
         let apiserver = start_apiserver(found, dir, &pki, &audit)?;
         let api = Api::new(&admin)?;
@@ -121,8 +144,6 @@ fn start_etcd(found: &Prerequisites, dir: &Path) -> Result<Process> {
 }
 
 fn start_apiserver(found: &Prerequisites, dir: &Path, pki: &Path, audit: &Path) -> Result<Process> {
-    let policy = dir.join("audit-policy.yaml");
-    std::fs::write(&policy, AUDIT_POLICY)?;
     let file = |name: &str| pki.join(name).to_string_lossy().into_owned();
     let mut command = Command::new(found.kube.join("kube-apiserver"));
     command.args(flags(&[
@@ -142,7 +163,7 @@ fn start_apiserver(found: &Prerequisites, dir: &Path, pki: &Path, audit: &Path) 
         // The node daemon is privileged.
         ("allow-privileged", "true"),
         ("service-cluster-ip-range", "10.96.0.0/16"),
-        ("audit-policy-file", &policy.to_string_lossy()),
+        ("audit-policy-file", &dir.join(POLICY).to_string_lossy()),
         ("audit-log-path", &audit.to_string_lossy()),
         ("audit-log-mode", "blocking"),
         // The lab has no pods' network to look after.

@@ -52,6 +52,17 @@ impl Machine {
     }
 }
 
+/// Address of node `n<number>`.
+fn address(number: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 77, 0, 10 + number)
+}
+
+/// The agent of a node of the lab that runs on this machine, by the node's name.
+pub fn agent_of(node: &str) -> Result<Agent> {
+    let number = node.strip_prefix('n').and_then(|number| number.parse().ok()).filter(|number| *number < 240);
+    Ok(Agent::new(address(number.with_context(|| format!("{node} is no node of a lab: they are n1, n2, …"))?)))
+}
+
 /// What can run a machine: User-Mode Linux here; QEMU with KVM would be another.
 pub trait Runner: Send + Sync {
     /// Powers the machine on. The process is the machine: killing it is a power cut.
@@ -99,7 +110,7 @@ impl Guest {
                 .with_context(|| format!("copy {program}"))?;
         }
         let machine = Machine {
-            ip: Ipv4Addr::new(10, 77, 0, 10 + number),
+            ip: address(number),
             mac: format!("02:4d:53:00:00:{number:02x}"),
             tap: format!("ms-{name}"),
             name,
@@ -158,6 +169,11 @@ impl Guest {
     /// Whether it is on.
     pub fn is_on(&self) -> bool {
         self.process.is_some()
+    }
+
+    /// Its process on the machine, the leader of a process group, while it is on.
+    pub fn process_id(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::id)
     }
 
     /// Its agent.

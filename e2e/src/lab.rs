@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::api::{self, is_true};
-use crate::control_plane::ControlPlane;
+use crate::control_plane::{Audit, ControlPlane};
 use crate::footprint::Footprint;
 use crate::guest::Guest;
 use crate::kubeconfig::{self, Proof};
@@ -34,11 +34,13 @@ pub struct Options {
     pub drive_bytes: u64,
     /// Seconds between two full looks of the daemons; none: as the manifest has it.
     pub full_look: Option<u32>,
+    /// What the API server's audit log has.
+    pub audit: Audit,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { guests: 3, drive_bytes: 3 << 30, full_look: None }
+        Self { guests: 3, drive_bytes: 3 << 30, full_look: None, audit: Audit::default() }
     }
 }
 
@@ -82,7 +84,7 @@ impl Lab {
             .collect::<Result<Vec<_>>>()?;
         // The guests boot while the control plane starts.
         guests.iter_mut().try_for_each(Guest::power_on)?;
-        let control = ControlPlane::start(&found, &dir)?;
+        let control = ControlPlane::start(&found, &dir, options.audit)?;
         let workloads = apply_manifests(&found, &control)?;
         let full_look = options.full_look;
         let mut lab = Self {

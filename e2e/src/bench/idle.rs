@@ -70,6 +70,11 @@ pub(super) fn rows(lab: &Lab) -> Result<Vec<Row>> {
     ])
 }
 
+/// CPU seconds that a guest's daemon has taken so far.
+pub(super) fn cpu(guest: &Guest) -> Result<f64> {
+    Ok(sample(guest)?.cpu)
+}
+
 fn sample(guest: &Guest) -> Result<Sample> {
     let pid = guest.daemon().context("the daemon runs")?;
     let script = format!(

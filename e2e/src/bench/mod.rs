@@ -1,8 +1,13 @@
 //! Benchmarks: ratios measured in one run of one lab, written as JSON and as a table. Nothing is asserted about time.
 
+mod audit;
 mod by_hand;
 mod idle;
+pub mod life;
+pub mod many_legs;
+pub mod operator;
 pub mod placement;
+mod simulated;
 pub mod volume;
 
 use std::path::Path;
@@ -57,6 +62,22 @@ impl Row {
     }
 }
 
+/// What an area's measurement gives.
+#[derive(Serialize, Clone, Debug, Default, PartialEq)]
+pub struct Report {
+    /// The table.
+    pub rows: Vec<Row>,
+    /// What was counted, a line each, where that is of use.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub list: Vec<String>,
+}
+
+impl From<Vec<Row>> for Report {
+    fn from(rows: Vec<Row>) -> Self {
+        Self { rows, list: Vec::new() }
+    }
+}
+
 /// The middle one, or the mean of the two in the middle; NaN of none.
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
@@ -68,28 +89,24 @@ fn median(mut values: Vec<f64>) -> f64 {
     }
 }
 
-/// Writes `<area>.json` and `<area>.md` into `dir`, and prints the table.
-pub fn write(dir: &Path, area: &str, rows: &[Row]) -> Result<()> {
-    #[derive(Serialize)]
-    struct Table<'a> {
-        rows: &'a [Row],
-    }
+/// Writes `<area>.json` and `<area>.md` into `dir`, and prints the latter.
+pub fn write(dir: &Path, area: &str, report: &Report) -> Result<()> {
     std::fs::create_dir_all(dir)?;
     let json = dir.join(area).with_extension("json");
-    std::fs::write(&json, serde_json::to_string_pretty(&Table { rows })? + "\n")
+    std::fs::write(&json, serde_json::to_string_pretty(report)? + "\n")
         .with_context(|| format!("write {}", json.display()))?;
-    let table = markdown(rows);
+    let table = markdown(report);
     std::fs::write(json.with_extension("md"), &table)?;
     println!("{table}");
     say!("written to {}", json.display());
     Ok(())
 }
 
-fn markdown(rows: &[Row]) -> String {
+fn markdown(report: &Report) -> String {
     let number = |n: f64| if n.abs() >= 100.0 { format!("{n:.0}") } else { format!("{n:.3}") };
     let optional = |n: Option<f64>| n.map_or_else(|| "–".to_owned(), number);
     let head = "| name | unit | ours | reference | ratio | aim | runs |\n|---|---|--:|--:|--:|---|--:|\n";
-    let lines = rows.iter().map(|row| {
+    let rows = report.rows.iter().map(|row| {
         format!(
             "| {} | {} | {} | {} | {} | {} | {} |\n",
             row.name,
@@ -101,7 +118,9 @@ fn markdown(rows: &[Row]) -> String {
             row.runs
         )
     });
-    std::iter::once(head.to_owned()).chain(lines).collect()
+    let list = report.list.iter().map(|line| format!("- {line}\n"));
+    let gap = if report.list.is_empty() { "" } else { "\n" };
+    std::iter::once(head.to_owned()).chain(rows).chain([gap.to_owned()]).chain(list).collect()
 }
 
 #[cfg(test)]
@@ -121,7 +140,8 @@ mod tests {
             Row::of_one("idle-rss", "MiB", "< 20", 12.34),
             Row::of_pairs("fio", "IOPS", "0.97–1.03", &[(500.0, 500.0)]),
         ];
-        let table = markdown(&rows);
+        let table = markdown(&Report { rows: rows.into(), list: vec!["a line".to_owned()] });
+        assert!(table.ends_with("\n\n- a line\n"), "{table}");
         assert!(table.contains("| idle-rss | MiB | 12.340 | – | – | < 20 | 1 |"), "{table}");
         assert!(table.contains("| fio | IOPS | 500 | 500 | 1.000 | 0.97–1.03 | 1 |"), "{table}");
     }

@@ -6,10 +6,13 @@ use std::process::{Child, ExitCode};
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Parser, Subcommand, ValueEnum};
+use meshstor_e2e::control_plane::Audit;
+use meshstor_e2e::guest::agent_of;
 use meshstor_e2e::lab::{Lab, Options};
 use meshstor_e2e::prerequisites::{Prerequisites, results_directory};
 use meshstor_e2e::process::{run, tail};
-use meshstor_e2e::wait::{Look, pause, secs, wait_for};
+use meshstor_e2e::remote::{self, Switch};
+use meshstor_e2e::wait::{Look, secs, wait_for};
 use meshstor_e2e::{artifacts, bench, demo, netns, say};
 use serde::{Deserialize, Serialize};
 
@@ -20,7 +23,7 @@ struct Arguments {
     command: Action,
 }
 
-#[derive(Subcommand, Clone, Copy)]
+#[derive(Subcommand, Clone)]
 enum Action {
     /// Shows a volume's life with a power cut in it; the lab is ended after it.
     Demo {
@@ -38,6 +41,30 @@ enum Action {
     },
     /// Ends the lab that `demo --keep` or `up` kept.
     DemoDown,
+    /// Runs a shell command on a node of the lab that is kept: its console, so to say.
+    On {
+        /// Name of the node.
+        node: String,
+        /// The command; several words are one line.
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<String>,
+    },
+    /// Cuts the power of a node of the lab that is kept, or gives it back.
+    Power {
+        /// Name of the node.
+        node: String,
+        /// Off is a power cut; on boots it with its old drives and starts its daemon.
+        #[arg(value_enum)]
+        state: State,
+    },
+}
+
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// A power cut.
+    Off,
+    /// Power again.
+    On,
 }
 
 #[derive(ValueEnum, Clone, Copy)]
@@ -46,6 +73,41 @@ enum Area {
     Volume,
     /// One decision of the operator in a large cluster; needs no lab.
     Placement,
+    /// Fifty legs between two nodes, against the same done by hand.
+    ManyLegs,
+    /// The writes that a volume's life costs the API server.
+    ApiWritesPerLife,
+    /// The operator with 300 volumes on 30 simulated nodes.
+    #[value(name = "operator-300")]
+    Operator300,
+}
+
+impl Area {
+    /// Its name on the command line and of its files.
+    fn name(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+
+    /// The lab that it needs.
+    fn lab(self) -> Options {
+        match self {
+            Self::Volume | Self::Placement => Options::default(),
+            Self::ManyLegs => Options { guests: 2, ..Options::default() },
+            Self::ApiWritesPerLife => Options { audit: Audit::Everything, ..Options::default() },
+            Self::Operator300 => Options { guests: 0, audit: Audit::Everything, ..Options::default() },
+        }
+    }
+
+    fn measure(self, lab: &mut Lab) -> Result<()> {
+        let report = match self {
+            Self::Volume => bench::volume::run(lab)?.into(),
+            Self::Placement => bench::placement::run()?.into(),
+            Self::ManyLegs => bench::many_legs::run(lab)?.into(),
+            Self::ApiWritesPerLife => bench::life::run(lab)?,
+            Self::Operator300 => bench::operator::run(lab)?,
+        };
+        write_report(self, &report)
+    }
 }
 
 /// The lab that is kept: the process that holds its namespaces.
@@ -59,12 +121,16 @@ struct Kept {
 fn main() -> ExitCode {
     meshstor_e2e::wait::since_start();
     let action = Arguments::parse().command;
-    let (name, keep) = match action {
+    let (name, keep) = match action.clone() {
         Action::Demo { keep } => ("demo", keep),
         Action::Up => ("lab", true),
         Action::Bench { area: Area::Placement } => return finish("bench", measure_placement()),
         Action::Bench { .. } => ("bench", false),
         Action::DemoDown => return finish("demo-down", down()),
+        Action::On { node, command } => return quietly(shell(&node, &command.join(" "))),
+        Action::Power { node, state } => {
+            return quietly(remote::ask(&Switch { node, on: state == State::On }).map(|()| ExitCode::SUCCESS));
+        }
     };
     if netns::is_inside() {
         return inside(name, keep, action);
@@ -77,48 +143,71 @@ fn main() -> ExitCode {
 
 /// In the namespaces: the lab, and what is done in it.
 fn inside(name: &str, keep: bool, action: Action) -> ExitCode {
-    let outcome = show(name, keep, action);
-    let failed = outcome.is_err();
-    let code = finish(name, outcome);
-    if keep && !failed {
-        say_kept(name);
-        mark(name, "ok");
-        loop {
-            pause(secs(3600));
+    match show(name, keep, action) {
+        Ok(Some(lab)) => keep_lab(name, lab),
+        outcome => {
+            let word = if outcome.is_err() { "failed" } else { "ok" };
+            let code = finish(name, outcome.map(drop));
+            mark(name, word);
+            code
         }
     }
-    mark(name, if failed { "failed" } else { "ok" });
-    code
 }
 
-fn show(name: &str, keep: bool, action: Action) -> Result<()> {
+/// Serves a lab until somebody ends this process.
+fn keep_lab(name: &str, mut lab: Lab) -> ExitCode {
+    let code = finish(name, Ok(()));
+    say_kept(name);
+    mark(name, "ok");
+    match remote::serve(&mut lab, || Ok(false)) {
+        Ok(()) => code,
+        Err(error) => finish(name, Err(error)),
+    }
+}
+
+/// Does what is asked for; gives the lab if it is kept.
+fn show(name: &str, keep: bool, action: Action) -> Result<Option<Lab>> {
     netns::set_up()?;
     if keep {
         netns::join_outer_network()?;
     }
-    let mut lab = Lab::up(Prerequisites::find()?, name, Options::default())?;
+    let options = if let Action::Bench { area } = &action { area.lab() } else { Options::default() };
+    let mut lab = Lab::up(Prerequisites::find()?, name, options)?;
     let outcome = match action {
         Action::Demo { .. } => demo::run(&mut lab),
-        Action::Bench { .. } => bench::volume::run(&lab).and_then(|rows| write_table("volume", &rows)),
-        Action::Up | Action::DemoDown => demo::show(&lab),
+        Action::Bench { area } => area.measure(&mut lab),
+        _ => demo::show(&lab),
     };
     if outcome.is_err() {
         let dir = lab.dir.join("failure");
         artifacts::collect(&lab, &dir)?;
         say!("logs, kernel logs and objects are in {}", dir.display());
-    } else if keep {
-        // The lab lives as long as this process.
-        std::mem::forget(lab);
     }
-    outcome
+    outcome.map(|()| keep.then_some(lab))
+}
+
+/// Runs a command on a node, as if it were run here.
+fn shell(node: &str, command: &str) -> Result<ExitCode> {
+    let answer = agent_of(node)?.shell(command, secs(600))?;
+    print!("{}", answer.stdout);
+    eprint!("{}", answer.stderr);
+    Ok(ExitCode::from(u8::try_from(answer.code).unwrap_or(1)))
+}
+
+/// The end of a command that says nothing if all is well.
+fn quietly(outcome: Result<ExitCode>) -> ExitCode {
+    outcome.unwrap_or_else(|error| {
+        eprintln!("meshstor-lab: {error:#}");
+        ExitCode::FAILURE
+    })
 }
 
 fn measure_placement() -> Result<()> {
-    write_table("placement", &bench::placement::run()?)
+    write_report(Area::Placement, &bench::placement::run()?.into())
 }
 
-fn write_table(area: &str, rows: &[bench::Row]) -> Result<()> {
-    bench::write(&results_directory()?.with_file_name("bench"), area, rows)
+fn write_report(area: Area, report: &bench::Report) -> Result<()> {
+    bench::write(&results_directory()?.with_file_name("bench"), &area.name(), report)
 }
 
 fn finish(name: &str, outcome: Result<()>) -> ExitCode {
@@ -138,9 +227,10 @@ fn finish(name: &str, outcome: Result<()>) -> ExitCode {
 fn say_kept(name: &str) {
     if let (Ok(dir), Ok(found)) = (results_directory(), Prerequisites::find()) {
         println!("The lab is kept; `make demo-down` ends it. To look around:");
-        println!("  export PATH={}:$PATH", found.kube.display());
+        println!("  export PATH={}:{}:$PATH", found.kube.display(), found.bins.display());
         println!("  export KUBECONFIG={}", dir.join(name).join("admin.kubeconfig").display());
         println!("  kubectl get meshstor");
+        println!("  meshstor-lab on n1 cat /proc/mdstat");
     }
 }
 

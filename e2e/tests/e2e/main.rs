@@ -18,6 +18,7 @@ mod nodes;
 mod outage;
 mod placement;
 mod shapes;
+mod tutorial;
 
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -64,6 +65,7 @@ fn main() -> ExitCode {
         events::TESTS,
         outage::TESTS,
         host::TESTS,
+        tutorial::TESTS,
     ]
     .concat();
     let trials = tests.into_iter().map(|test| trial(test, Arc::clone(&lab))).collect();

@@ -83,8 +83,8 @@ fn node_capable(node: &MeshNode, request: &Request<'_>) -> Result<(), Dropped> {
     // What a daemon does not report of these is not held against its node.
     let kernel = node.status.as_ref().and_then(|s| s.kernel.as_ref());
     let reported = |name: &&str| kernel.is_some_and(|k| k.capabilities.iter().any(|c| c.name == *name));
-    let others = ["nft"].into_iter().chain(mkfs(request.filesystem)).filter(reported);
-    others.map(|name| capability::of_node(node, name).map_err(|why| drop_by("NodeCapable", why))).collect()
+    let mut others = ["nft"].into_iter().chain(mkfs(request.filesystem)).filter(reported);
+    others.try_for_each(|name| capability::of_node(node, name).map_err(|why| drop_by("NodeCapable", why)))
 }
 
 /// RDMA cannot reach a node that has no address with it.
