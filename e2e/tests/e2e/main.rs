@@ -25,6 +25,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, Result, bail};
 use libtest_mimic::{Arguments, Failed, Trial};
+use meshstor_e2e::control_plane::Audit;
 use meshstor_e2e::guest::Guest;
 use meshstor_e2e::lab::{Lab, Options};
 use meshstor_e2e::prerequisites::Prerequisites;
@@ -36,7 +37,7 @@ type Test = (&'static str, fn(&mut Lab) -> Result<()>);
 /// Directory of the suite's lab in `target/e2e`.
 const NAME: &str = "suite";
 /// Without the daemons' slow sweep: whatever a test waits for must be told to them.
-const OPTIONS: Options = Options { guests: 3, drive_bytes: 3 << 30, full_look: Some(86_400) };
+const OPTIONS: Options = Options { guests: 3, drive_bytes: 3 << 30, full_look: Some(86_400), audit: Audit::Ours };
 /// What a kernel says when something is wrong with it.
 const COMPLAINTS: [&str; 7] = ["BUG:", "WARNING:", "Oops", "Call Trace", "blocked for more than", "KASAN", "UBSAN"];
 
