@@ -116,24 +116,17 @@ fn balanced(lab: &mut Lab) -> Result<()> {
     ensure!(!states.contains("write_mostly"), "a remote leg is kept from reads: {states}");
     lab.guest(&node)?.shell(&format!("dd if={device} of=/dev/null bs=4k count=4000 iflag=direct status=none"))?;
 
-    let kind = |c: &str| ("ReadLatencyBalanced", c.to_owned());
-    let (type_, reason) = kind("Balanced");
     let legs = [volume.leg_on(&volume.leg_nodes()?[0])?, volume.leg_on(&volume.leg_nodes()?[1])?];
     let told = |at: &Value| {
-        let found = condition(at, type_);
+        let found = condition(at, "ReadLatencyBalanced");
         let message = found["message"].as_str().unwrap_or_default().to_owned();
-        found["reason"] == *reason && legs.iter().any(|leg| message.contains(&format!("{leg} about ")))
+        found["reason"] == "Balanced" && legs.iter().any(|leg| message.contains(&format!("{leg} about ")))
     };
     volume.wait_attachment("to say what reads take", secs(90), told)?;
     for (type_, reason) in [("ReadLatencyBalanced", "Balanced"), ("TakeoverSupported", "KernelSupports")] {
         let holds = |v: &Value| condition(v, type_)["status"] == "True" && condition(v, type_)["reason"] == reason;
         volume.wait(&format!("to be {type_}"), secs(30), holds)?;
     }
-    // By hand, as a person might: the condition follows.
-    let md = md_name(lab, &volume, &node)?;
-    lab.guest(&node)?.shell(&format!("echo 0 > /sys/block/{md}/md/latency_balance"))?;
-    let off = |v: &Value| condition(v, "ReadLatencyBalanced")["reason"] == "SwitchedOff";
-    volume.wait("to say that it was switched off", secs(90), off)?;
     volume.detach()?;
     let unknown = |v: &Value| condition(v, "ReadLatencyBalanced")["reason"] == "NotAttached";
     volume.wait("to know nothing of reads", secs(30), unknown)?;

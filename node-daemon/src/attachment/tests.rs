@@ -487,3 +487,56 @@ fn after_a_failed_addition_the_superblock_is_erased_again() {
     crate::control::effect::regret(&mut memory, &step, &error, true);
     assert!(memory.erased.is_empty());
 }
+
+/// I7: what the kernel cannot do is said with its reason, and what it measured moves only in powers of two.
+#[test]
+fn what_the_kernel_does_beyond_a_stock_one_is_said() {
+    let mut bed = Bed::new();
+    let said = |bed: &mut Bed, type_: &str| {
+        bed.quiet();
+        let all = &bed.attachment.status.as_ref().unwrap().conditions;
+        let found = all.iter().find(|c| c.type_ == type_).unwrap();
+        (found.status.clone(), found.reason.clone(), found.message.clone())
+    };
+    let (status, reason, message) = said(&mut bed, "ReadLatencyBalanced");
+    assert_eq!((status.as_str(), reason.as_str()), ("False", "KernelLacksPatch"));
+    assert!(message.contains("reads stay on the local leg"), "{message}");
+    assert_eq!(said(&mut bed, "TakeoverSupported").1, "KernelLacksPatch");
+
+    bed.array.as_mut().unwrap().latency_balance = Some(true);
+    for (member, ns) in bed.array.as_mut().unwrap().members.iter_mut().zip([17_000, 300_000]) {
+        member.latency_ewma_ns = Some(ns);
+    }
+    let (status, _, message) = said(&mut bed, "ReadLatencyBalanced");
+    assert_eq!(status, "True");
+    assert!(message.ends_with("v-0 about 16 µs, v-1 about 262 µs"), "{message}");
+    bed.array.as_mut().unwrap().members[1].latency_ewma_ns = Some(500_000);
+    assert!(!matches!(bed.plan(), Step::Report(_)), "a number that moved a little writes nothing");
+
+    bed.array.as_mut().unwrap().latency_balance = Some(false);
+    assert_eq!(said(&mut bed, "ReadLatencyBalanced").1, "SwitchedOff");
+    bed.array = None;
+    bed.memory.slow = Some("assembling".to_owned());
+    assert_eq!(said(&mut bed, "ReadLatencyBalanced").0, "Unknown");
+    assert_eq!(said(&mut bed, "TakeoverSupported").1, "NotAttached");
+}
+
+#[test]
+fn progress_has_bytes_speed_and_an_estimate_and_is_said_in_tens() {
+    let mut bed = Bed::new();
+    bed.array.as_mut().unwrap().members[1].in_sync = false;
+    bed.term().in_sync = vec!["v-0".to_owned()];
+    let sync =
+        |done| Some(crate::host::SyncFacts { action: "recover".to_owned(), done, total: 1 << 21, speed_kib: 20_480 });
+    bed.array.as_mut().unwrap().sync = sync((1 << 21) / 5);
+    bed.quiet();
+    let resync = |bed: &Bed| bed.attachment.status.as_ref().unwrap().array.as_ref().unwrap().resync.clone().unwrap();
+    let first = resync(&bed);
+    assert_eq!((first.percent, first.total_bytes, first.bytes_per_second), (10, Some(1 << 30), Some(20 << 20)));
+    assert_eq!((first.done_bytes, first.remaining_seconds), (Some(((1i64 << 21) / 5) * 512), Some(60)));
+    bed.array.as_mut().unwrap().sync = sync((1 << 21) / 4);
+    bed.quiet();
+    assert_eq!(resync(&bed).percent, 20);
+    bed.array.as_mut().unwrap().sync = sync((1 << 21) / 4 + 2000);
+    assert!(!matches!(bed.plan(), Step::Report(_)), "within a tenth nothing is written");
+}
