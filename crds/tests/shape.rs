@@ -79,3 +79,37 @@ fn every_condition_type_and_reason_is_in_the_reference() {
         assert!(REFERENCE.contains(&format!("`{value}`")), "docs/reference/objects.md says nothing of `{value}`");
     }
 }
+
+/// Text of every test of the workspace: whole files of tests, and of others what stands behind `#[cfg(test)]`.
+fn tests(dir: &std::path::Path, into: &mut String) {
+    for entry in std::fs::read_dir(dir).expect("a folder").map(|entry| entry.expect("an entry").path()) {
+        let name = entry.file_name().and_then(|n| n.to_str()).unwrap_or_default().to_owned();
+        if entry.is_dir() && !["target", ".git"].contains(&name.as_str()) {
+            tests(&entry, into);
+        } else if name.ends_with(".rs") && name != "shape.rs" {
+            let text = std::fs::read_to_string(&entry).expect("a source");
+            let whole = entry.components().any(|c| c.as_os_str() == "tests") || name.ends_with("tests.rs");
+            into.push_str(if whole {
+                &text
+            } else {
+                text.split_once("#[cfg(test)]\nmod tests").map_or("", |(_, t)| t)
+            });
+        }
+    }
+}
+
+#[test]
+fn every_condition_type_and_reason_is_produced_in_a_test() {
+    let mut text = String::new();
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a workspace");
+    ["crds", "operator", "node-daemon", "e2e"].iter().for_each(|member| tests(&root.join(member), &mut text));
+    let named = |word: &str| {
+        let mut at = text.match_indices(word);
+        let edge = |c: Option<char>| c.is_none_or(|c| !c.is_alphanumeric() && c != '_');
+        at.any(|(i, _)| edge(text[..i].chars().next_back()) && edge(text[i + word.len()..].chars().next()))
+    };
+    for line in REASONS.lines().filter_map(|line| line.strip_prefix("pub const ")) {
+        let (Some(name), Some(value)) = (line.split(':').next(), line.split('"').nth(1)) else { continue };
+        assert!(named(name) || named(value), "no test knows {name} ({value})");
+    }
+}

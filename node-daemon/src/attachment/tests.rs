@@ -540,3 +540,23 @@ fn progress_has_bytes_speed_and_an_estimate_and_is_said_in_tens() {
     bed.array.as_mut().unwrap().sync = sync((1 << 21) / 4 + 2000);
     assert!(!matches!(bed.plan(), Step::Report(_)), "within a tenth nothing is written");
 }
+
+/// I7: who is in the way of a detach, or what the host refused, is said.
+#[test]
+fn what_keeps_an_attachment_is_said() {
+    let reason = |bed: &mut Bed| {
+        bed.quiet();
+        let all = &bed.attachment.status.as_ref().unwrap().conditions;
+        let ready = all.iter().find(|c| c.type_ == "Ready").unwrap();
+        let stalled = all.iter().any(|c| c.type_ == "Stalled");
+        (ready.reason.clone(), stalled)
+    };
+    let mut busy = Bed::new();
+    busy.attachment.spec.node = None;
+    busy.array.as_mut().unwrap().mounts = vec!["/a".into(), "/b".into()];
+    assert_eq!(reason(&mut busy), ("Busy".to_owned(), true));
+    let mut refused = Bed::new();
+    let message = "assemble: no such device".to_owned();
+    refused.memory.trouble = Some(super::Trouble { step: String::new(), reason: "HostError", message });
+    assert_eq!(reason(&mut refused), ("HostError".to_owned(), false));
+}

@@ -245,3 +245,29 @@ fn news_are_transitions() {
     let placed = events::notices(&MeshVolumeStatus::default(), &look(&detached()));
     assert_eq!((placed[0].reason.as_str(), placed[0].note.as_str()), ("Placed", "v-0 on n1, v-1 on n2"));
 }
+
+/// The reasons of the ways between: what is waited for is said, and by whom.
+#[test]
+fn what_is_waited_for_has_a_reason_of_its_own() {
+    let mut leaving = attached();
+    leaving.attachment.as_mut().unwrap().spec.node = None;
+    is(&leaving, "False/Detaching", "True/Detaching -", "False/AsWanted", "True/AsWanted");
+
+    let mut deleted = with_term(3, TermPhase::Retired, &["v-0", "v-1"]);
+    deleted.attachment.as_mut().unwrap().spec.node = None;
+    deleted.volume.metadata.deletion_timestamp = Some(meshstor_crds::Time(now()));
+    is(&deleted, "False/Deleting", "True/Deleting -", "Unknown/Deleting", "Unknown/Deleting");
+
+    let mut silent = detached();
+    silent.attachment.as_mut().unwrap().spec.node = Some("n3".into());
+    silence(&mut silent, "n3");
+    assert_eq!(all(&silent).0, "False/NoHeartbeat");
+
+    let mut refused = detached();
+    let status = leg_mut(&mut refused, "v-1").status.as_mut().unwrap();
+    status.partition = None;
+    let want = conditions::Want::new(conditions::STALLED, true, conditions::REASON_HOST_ERROR, "the drive is gone");
+    status.conditions = conditions::apply(&[], &[want], None, &meshstor_crds::Time(now()));
+    assert_eq!(all(&refused).0, "False/HostError");
+    assert!(look(&refused).conditions[0].message.contains("the drive is gone"));
+}
