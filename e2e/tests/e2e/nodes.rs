@@ -170,7 +170,7 @@ fn seen_and_gone(lab: &mut Lab, node: &str, drives: &str) -> Result<()> {
 
     // What is left is a real rule of mdadm's package, and ours before it.
     lab.guest(node)?.shell(REMEDY)?;
-    restart(lab, node, drives)?;
+    restart(lab, node, &format!("{DRIVES},/dev/loop6"))?;
     let seen = wait_for_node(lab, node, "to be fit again", |seen| fit(seen) && drives_shown(seen) == 3)?;
     let message = condition(&seen, "AssemblyGuarded")["message"].as_str().unwrap_or_default();
     ensure!(message.contains("/run/udev/rules.d/63-meshstor.rules"), "the guard is not named: {message}");

@@ -130,9 +130,9 @@ impl RealHost {
         let (id, holds) = match (self.identity(&name), holds) {
             (Some(id), holds) => (id, holds),
             (None, Holds::Table(table, whole)) => (format!("gpt-{}", table.primary.disk), Holds::Table(table, whole)),
-            // It gets a table, and with it an identity.
-            (None, Holds::Nothing) => (format!("dev-{name}"), Holds::Nothing),
-            (None, Holds::Unusable(u)) => (format!("dev-{name}"), Holds::Unusable(nameless(u))),
+            (None, Holds::Unusable(u)) if size > 0 => (format!("dev-{name}"), Holds::Unusable(nameless(u))),
+            // It gets a table, and with it an identity; or there is nothing in it to be identified.
+            (None, holds) => (format!("dev-{name}"), holds),
         };
         Some(Drive { id, name, path, size, sector, holds })
     }
