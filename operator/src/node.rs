@@ -4,7 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt as _;
 use kube::core::PartialObjectMeta;
-use meshstor_crds::{MeshNode, MeshNodeStatus, conditions};
+use meshstor_crds::{Geometry, MeshNode, MeshNodeStatus, ResolvedPolicy, Transport, capability, conditions};
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
@@ -88,6 +88,19 @@ impl Digest {
             (old, new) => old != new,
         };
         gap || self.unschedulable != new.unschedulable || self.labels != new.labels || self.status != new.status
+    }
+}
+
+/// Whether the kernel of `node` can run an array of this geometry, and its fabric reach other nodes' legs.
+///
+/// # Errors
+/// What the node lacks.
+pub fn can_run(node: &MeshNode, geometry: Geometry, resolved: &ResolvedPolicy) -> Result<(), String> {
+    capability::of_array(geometry, resolved.bitmap).try_for_each(|name| capability::of_node(node, name))?;
+    let no_rdma = node.status.as_ref().is_none_or(|s| s.rdma_addresses.is_empty());
+    match resolved.transport {
+        Transport::Rdma if no_rdma => Err("it reports no RDMA address".to_owned()),
+        _ => Ok(()),
     }
 }
 

@@ -14,10 +14,12 @@ pub(crate) const TESTS: &[Test] = &[
     ("lockless_bitmap_through_loss_and_return", lockless),
     ("a_volume_without_a_bitmap_says_what_that_costs", without_bitmap),
     ("a_lockless_stripe_is_refused_where_it_loses_data", refused_stripe),
+    ("rdma_is_refused_where_a_node_has_none", refused_rdma),
     ("patched_kernels_balance_reads_and_differ_from_stock", patched),
 ];
 
-/// I1 with the lockless bitmap: a leg is lost under load, comes back by a rebuild, and the other node reads what was flushed.
+/// I1 with the lockless bitmap: a leg is lost under load and comes back by a rebuild, the consumer loses its power under load, and the
+/// other node reads what was flushed.
 fn lockless(lab: &mut Lab) -> Result<()> {
     let spec = json!({ "capacity": "64Mi", "replicaCount": 2, "filesystem": "ext4", "bitmap": "lockless" });
     let volume = Volume::create(lab, "lockless", &spec)?;
@@ -38,7 +40,15 @@ fn lockless(lab: &mut Lab) -> Result<()> {
     lab.power_on(&target)?;
     let volume = Volume::named(lab, "lockless");
     volume.wait_whole(2)?;
-    load.stop(lab, &consumer)?;
+    load.wait_for_progress(lab, &consumer, 50, secs(60))?;
+    lab.guest_mut(&consumer)?.cut_power()?;
+    lab.power_on(&consumer)?;
+    let volume = Volume::named(lab, "lockless");
+    let newer = |at: &Value| at["status"]["term"]["epoch"].as_i64().is_some_and(|epoch| epoch > 1);
+    volume.wait_attachment("to have a new epoch", secs(90), newer)?;
+    let path = volume.wait_attached(&consumer, true)?;
+    load.verify(lab, &consumer, &consumer, &path)?;
+    volume.wait_whole(2)?;
     volume.detach()?;
     let path = volume.attach(&target, true)?;
     let kind = md_file(lab, &volume, &target, "bitmap_type")?;
@@ -48,10 +58,14 @@ fn lockless(lab: &mut Lab) -> Result<()> {
     volume.delete()
 }
 
+/// Besides, its first copy is on the node that will use it.
 fn without_bitmap(lab: &mut Lab) -> Result<()> {
-    let spec = json!({ "capacity": "64Mi", "replicaCount": 2, "filesystem": "none", "bitmap": "none" });
+    let node = lab.nodes().pop().context("there are nodes")?;
+    let spec = json!({
+        "capacity": "64Mi", "replicaCount": 2, "filesystem": "none", "bitmap": "none", "preferredNode": node,
+    });
     let volume = Volume::create(lab, "bare", &spec)?;
-    let node = volume.leg_nodes()?[0].clone();
+    ensure!(volume.leg_nodes()?.first() == Some(&node), "the first leg is on {:?}", volume.leg_nodes()?);
     volume.attach(&node, false)?;
     let location = md_file(lab, &volume, &node, "bitmap/location")?;
     ensure!(location == "none", "the array has a bitmap at {location}");
@@ -71,6 +85,24 @@ fn refused_stripe(lab: &mut Lab) -> Result<()> {
     let message = condition(&seen, "Ready")["message"].as_str().unwrap_or_default().to_owned();
     ensure!(message.contains("llbitmap-raid10: a RAID10 leaves out data"), "{message}");
     volume.delete()
+}
+
+/// I8: no node of the lab has an address with RDMA, so nothing is made.
+fn refused_rdma(lab: &mut Lab) -> Result<()> {
+    let policy = json!({
+        "apiVersion": "meshstor.io/v1alpha1", "kind": "ReplicaSetPolicy", "metadata": { "name": "rdma" }, "spec": { "transport": "rdma" },
+    });
+    lab.apply(&policy)?;
+    let spec = json!({ "capacity": "64Mi", "replicaCount": 2, "filesystem": "none", "policy": "rdma" });
+    lab.apply(&json!({ "apiVersion": "meshstor.io/v1alpha1", "kind": "MeshVolume", "metadata": { "name": "fast" }, "spec": spec }))?;
+    let volume = Volume::named(lab, "fast");
+    let seen = volume.wait("to be unschedulable", secs(30), |v| condition(v, "Ready")["reason"] == "Unschedulable")?;
+    let message = condition(&seen, "Ready")["message"].as_str().unwrap_or_default().to_owned();
+    for node in lab.nodes() {
+        ensure!(message.contains(&format!("{node}: NodeFabric (reports no RDMA address")), "{message}");
+    }
+    volume.delete()?;
+    lab.control.api.delete(&ours("replicasetpolicies", "rdma"))
 }
 
 /// On patched kernels reads are balanced by latency and `auto` is lockless; a node that goes back to a stock kernel is named before a

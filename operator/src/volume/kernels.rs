@@ -1,9 +1,10 @@
 //! What the kernels of nodes can do for a volume: on which of them it runs, and how its reads are chosen.
 
 use super::world::World;
+use crate::node;
 use kube::ResourceExt as _;
 use meshstor_crds::conditions::{self, Want};
-use meshstor_crds::{Condition, Geometry, MemberState, MeshNode, ResolvedPolicy, Transport, capability};
+use meshstor_crds::{Condition, MemberState, ResolvedPolicy};
 
 /// A member that takes this many times as long as the fastest to answer a read is slow …
 const SLOW: i64 = 64;
@@ -12,19 +13,6 @@ const STILL_SLOW: i64 = 32;
 /// Below this, in ns, nothing is slow: a local drive answers in 10 µs, and 64 times that is a network at work.
 const SLOW_FROM: i64 = 1 << 20;
 
-/// Whether the kernel of `node` can run an array of this geometry, and its fabric reach other nodes' legs.
-///
-/// # Errors
-/// What the node lacks.
-pub fn can_run(node: &MeshNode, geometry: Geometry, resolved: &ResolvedPolicy) -> Result<(), String> {
-    capability::of_array(geometry, resolved.bitmap).try_for_each(|name| capability::of_node(node, name))?;
-    let no_rdma = node.status.as_ref().is_none_or(|s| s.rdma_addresses.is_empty());
-    match resolved.transport {
-        Transport::Rdma if no_rdma => Err("it reports no RDMA address".to_owned()),
-        _ => Ok(()),
-    }
-}
-
 /// Says of a volume before it must move to which nodes it cannot. A node whose daemon has not reported yet is left out.
 pub fn attachable_anywhere(world: &World, resolved: Option<&ResolvedPolicy>) -> Want {
     let Some(resolved) = resolved else {
@@ -32,7 +20,7 @@ pub fn attachable_anywhere(world: &World, resolved: Option<&ResolvedPolicy>) -> 
         return Want { type_, status: None, reason, message: "its bitmap is not chosen yet".to_owned() };
     };
     let known = world.nodes.iter().filter(|n| n.status.as_ref().is_some_and(|s| s.kernel.is_some()));
-    let cannot = known.filter_map(|n| Some((n, can_run(n, world.geometry(), resolved).err()?)));
+    let cannot = known.filter_map(|n| Some((n, node::can_run(n, world.geometry(), resolved).err()?)));
     let cannot: Vec<String> = cannot.map(|(node, why)| format!("{} ({why})", node.name_any())).collect();
     if cannot.is_empty() {
         let message = "every node can run it";
@@ -97,7 +85,7 @@ fn slow_member(world: &World, was_slow: bool) -> Option<String> {
 mod tests {
     use super::super::fixtures::{attached, detached};
     use super::*;
-    use meshstor_crds::{Bitmap, Capability, Kernel, ReplicaSetPolicySpec, Time};
+    use meshstor_crds::{Bitmap, Capability, Kernel, ReplicaSetPolicySpec, Time, Transport};
     use std::sync::Arc;
 
     fn resolved(bitmap: Bitmap, transport: Transport) -> ResolvedPolicy {

@@ -1,7 +1,6 @@
 //! What was observed of one volume: the only input of planning and of status.
 
 use super::clocks::Clocks;
-use super::kernels;
 use crate::node::{self, NotReady};
 use jiff::Timestamp;
 use kube::ResourceExt as _;
@@ -105,7 +104,7 @@ impl World {
     /// What the node lacks.
     pub fn can_run(&self, node: &str) -> Result<(), String> {
         match (self.volume.status.as_ref().and_then(|s| s.resolved.as_ref()), node::find(&self.nodes, node)) {
-            (Some(resolved), Some(node)) => kernels::can_run(node, self.geometry(), resolved),
+            (Some(resolved), Some(node)) => node::can_run(node, self.geometry(), resolved),
             _ => Ok(()),
         }
     }
