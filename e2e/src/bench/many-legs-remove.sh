@@ -14,9 +14,7 @@ done
 rmdir "hosts/$host"
 for drive; do
 	delete=
-	for uevent in /sys/class/block/"$drive"?*/uevent; do
-		grep -q '^PARTNAME=hand' "$uevent" || continue
-		number=$(sed -n 's/^PARTN=//p' "$uevent")
+	for number in $(sgdisk --print "/dev/$drive" | awk '$NF ~ /^hand/ { print $1 }'); do
 		delete="$delete --delete=$number"
 		wipefs --all --quiet "/dev/$drive$number"
 		partx --delete --nr "$number" "/dev/$drive"
