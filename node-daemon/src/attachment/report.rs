@@ -42,7 +42,11 @@ fn array(view: &View<'_>, term: &Term, status: &MeshAttachmentStatus) -> Option<
         epoch: term.epoch,
         device: device(view, term, facts, old),
         mount_path: view.attachment.spec.mount_path.as_ref().filter(mounted).or(reported).cloned(),
-        members: members(view, term, old),
+        // A stop takes the members away one by one: that is no loss of a leg.
+        members: match old.filter(|_| !view.wanted() && !facts.running) {
+            Some(before) => before.members.clone(),
+            None => members(view, term, old),
+        },
         resync: facts.sync.as_ref().map(|s| resync(s, old)),
     })
 }

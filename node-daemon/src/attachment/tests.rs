@@ -560,3 +560,19 @@ fn what_keeps_an_attachment_is_said() {
     refused.memory.trouble = Some(super::Trouble { step: String::new(), reason: "HostError", message });
     assert_eq!(reason(&mut refused), ("HostError".to_owned(), false));
 }
+
+/// I7: an array that is being taken down loses its members one by one, and no leg is called lost for that.
+#[test]
+fn a_stop_is_no_loss() {
+    let mut bed = Bed::new();
+    bed.quiet();
+    bed.attachment.spec.node = None;
+    let array = bed.array.as_mut().unwrap();
+    array.running = false;
+    array.members.truncate(1);
+    let status = match bed.look(super::report_now) {
+        Step::Report(status) => *status,
+        _ => bed.attachment.status.clone().unwrap(),
+    };
+    assert_eq!(status.array.unwrap().members.len(), 2);
+}

@@ -40,7 +40,8 @@ fn serve(world: &World) -> Plan {
 pub fn next_look(world: &World, plan: &Plan) -> Duration {
     const CALM: Duration = Duration::from_secs(120);
     const UNEASY: Duration = Duration::from_secs(15);
-    let revoking = world.term().is_some_and(|t| t.phase == TermPhase::Revoking) && world.wanted().is_some();
+    let awaited = world.wanted().is_some() || world.deleting();
+    let revoking = awaited && world.term().is_some_and(|t| t.phase == TermPhase::Revoking);
     let used = world.legs.iter().map(|leg| leg.spec.node.as_str()).chain(world.wanted());
     let expiries = used.map(|name| {
         let left = node::find(&world.nodes, name).and_then(|n| node::expires_in(n, world.now));

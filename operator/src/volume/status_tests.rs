@@ -271,3 +271,14 @@ fn what_is_waited_for_has_a_reason_of_its_own() {
     assert_eq!(all(&refused).0, "False/HostError");
     assert!(look(&refused).conditions[0].message.contains("the drive is gone"));
 }
+
+/// A deletion that waits for a silent leg is looked at when the grace is over, not when everything is.
+#[test]
+fn a_deletion_that_waits_is_looked_at_in_time() {
+    let mut world = with_term(3, TermPhase::Revoking, &["v-0", "v-1"]);
+    world.attachment.as_mut().unwrap().spec.node = None;
+    world.volume.metadata.deletion_timestamp = Some(meshstor_crds::Time(now()));
+    leg_mut(&mut world, "v-1").status.as_mut().unwrap().revoked_below = Some(2);
+    let look = super::plan::next_look(&world, &plan(&world, &validate(&world)));
+    assert!(look <= REVOKE_GRACE, "{look:?}");
+}
