@@ -21,9 +21,16 @@ pub fn when(done: bool, seen: impl Into<String>) -> Look<()> {
     if done { Look::Done(()) } else { Look::NotYet(seen.into()) }
 }
 
+/// How many times as long as usual everything may take: `MESHSTOR_PATIENCE`, for a machine that does other things meanwhile.
+fn patience() -> u32 {
+    static FACTOR: OnceLock<u32> = OnceLock::new();
+    let set = || std::env::var("MESHSTOR_PATIENCE").ok()?.parse().ok();
+    *FACTOR.get_or_init(|| set().unwrap_or(1).max(1))
+}
+
 /// Looks until `look` says `Done`. An error of `look` counts as "not yet": servers may be on their way up.
 pub fn wait_for<T>(what: &str, timeout: Duration, mut look: impl FnMut() -> Result<Look<T>>) -> Result<T> {
-    let began = Instant::now();
+    let (began, timeout) = (Instant::now(), timeout.saturating_mul(patience()));
     loop {
         let seen = match look() {
             Ok(Look::Done(value)) => return Ok(value),
