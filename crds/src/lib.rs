@@ -45,6 +45,11 @@ pub const VOLUME_FINALIZER: &str = "meshstor.io/volume";
 /// The finalizer with which a node's daemon holds a `MeshReplica` until its partition is observed gone.
 pub const REPLICA_FINALIZER: &str = "meshstor.io/replica";
 
+/// Seconds after which a watch is begun anew, and 5 s later given up by its client: a connection whose other end went without a
+/// word (an API server's node lost its power, a packet of its end was lost) is deaf for no longer. client-go's HTTP/2 pings
+/// find such a connection within 45 s.
+pub const WATCH_SECONDS: u32 = 30;
+
 /// All definitions, in the order in which they are applied.
 pub fn all() -> Vec<k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition> {
     use kube::CustomResourceExt as _;

@@ -11,7 +11,7 @@ use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::watcher::{self, watcher};
 use kube::runtime::{WatchStreamExt as _, reflector as reflect};
 use kube::{Api, Client, ResourceExt as _};
-use meshstor_crds::{MeshAttachment, MeshNode, MeshReplica, MeshVolume, NodeDrain, ReplicaSetPolicy};
+use meshstor_crds::{MeshAttachment, MeshNode, MeshReplica, MeshVolume, NodeDrain, ReplicaSetPolicy, WATCH_SECONDS};
 use meshstor_operator::context::Context;
 use meshstor_operator::leader::{Elector, Leadership};
 use meshstor_operator::node::{Digest, Labels};
@@ -87,12 +87,17 @@ async fn shutdown() {
     }
 }
 
+/// Everything, by connections that are not deaf for long.
+fn any() -> watcher::Config {
+    watcher::Config::default().timeout(WATCH_SECONDS)
+}
+
 /// Runs the controllers until this process is told to end.
 async fn reconcile(client: &Client) {
     let (nodes, writer) = reflector::store::<MeshNode>();
-    let heard = reflect(writer, watcher(Api::all(client.clone()), watcher::Config::default()));
+    let heard = reflect(writer, watcher(Api::all(client.clone()), any()));
     let heard = heard.default_backoff().touched_objects();
-    let volumes = Controller::new(Api::<MeshVolume>::all(client.clone()), watcher::Config::default());
+    let volumes = Controller::new(Api::<MeshVolume>::all(client.clone()), any());
     let ctx = Arc::new(Context::new(client.clone(), nodes, volumes.store()));
     let volumes = run_volumes(volumes, heard, client, ctx.clone());
     tokio::join!(volumes, run_policies(client, ctx.clone()), run_drains(client, ctx));
@@ -113,7 +118,6 @@ async fn run_volumes(
     client: &Client,
     ctx: Arc<Context>,
 ) {
-    let any = watcher::Config::default;
     let (by_policy, by_node) = (controller.store(), controller.store());
     let by_label = controller.store();
     let (digests, labels) = (Mutex::default(), Mutex::default());
@@ -133,7 +137,7 @@ async fn run_volumes(
 }
 
 async fn run_policies(client: &Client, ctx: Arc<Context>) {
-    Controller::new(Api::<ReplicaSetPolicy>::all(client.clone()), watcher::Config::default())
+    Controller::new(Api::<ReplicaSetPolicy>::all(client.clone()), any())
         .shutdown_on_signal()
         .run(policy::reconcile, policy::on_error, ctx)
         .for_each(|outcome| async { note(outcome.map(drop)) })
@@ -141,7 +145,7 @@ async fn run_policies(client: &Client, ctx: Arc<Context>) {
 }
 
 async fn run_drains(client: &Client, ctx: Arc<Context>) {
-    Controller::new(Api::<NodeDrain>::all(client.clone()), watcher::Config::default())
+    Controller::new(Api::<NodeDrain>::all(client.clone()), any())
         .shutdown_on_signal()
         .run(drain::reconcile, drain::on_error, ctx)
         .for_each(|outcome| async { note(outcome.map(drop)) })

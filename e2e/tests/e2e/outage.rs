@@ -26,8 +26,15 @@ const WINDOW: f64 = 10.0;
 /// More writes of our objects in that window are a storm.
 const STORM: usize = VOLUMES;
 
+/// From here on the node does not hear the API server, nor that it is gone: as if that machine had lost its power.
+const DEAF: &str = "nft -f - <<'E'
+add table inet deaf
+add chain inet deaf in { type filter hook input priority 0; }
+add rule inet deaf in tcp sport 6443 drop
+E";
+
 /// Rule 6, I4: a control plane that dies and comes back changes nothing for running volumes, and all else is as before without
-/// everybody writing at once.
+/// everybody writing at once. A node that was never told of the end of its connections hears of what is wanted all the same.
 fn restarted(lab: &mut Lab) -> Result<()> {
     let names: Vec<String> = (1..=VOLUMES).map(|n| format!("many-{n}")).collect();
     for (name, copies) in names.iter().zip([1, 2].into_iter().cycle()) {
@@ -45,11 +52,13 @@ fn restarted(lab: &mut Lab) -> Result<()> {
     }
     let before = terms(lab, &running)?;
 
+    lab.guest(&nodes[0])?.shell(DEAF)?;
     lab.kill_api()?;
     ensure!(lab.control.api.text("/readyz").is_err(), "the API server answers still");
     let outcome = writes_go_on(lab, &running);
     lab.start_api()?;
     let back = SystemTime::now();
+    lab.guest(&nodes[0])?.shell("nft delete table inet deaf")?;
     outcome?;
     operator_leads(lab, back)?;
     for name in &names {

@@ -11,7 +11,7 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::{WatchStreamExt as _, reflector, watcher};
 use kube::{Api, Client, Resource};
-use meshstor_crds::{MeshAttachment, MeshReplica, MeshVolume};
+use meshstor_crds::{MeshAttachment, MeshReplica, MeshVolume, WATCH_SECONDS};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::{JoinError, JoinSet};
 
@@ -53,7 +53,8 @@ where
         + Sync
         + 'static,
 {
-    let stream = reflector(writer, watcher(Api::<K>::all(client.clone()), watcher::Config::default()));
+    let config = watcher::Config::default().timeout(WATCH_SECONDS);
+    let stream = reflector(writer, watcher(Api::<K>::all(client.clone()), config));
     let mut stream = Box::pin(stream.default_backoff().touched_objects());
     tokio::spawn(async move {
         while let Some(next) = stream.next().await {
