@@ -16,7 +16,7 @@ use super::effect::{self, Found, perform};
 use super::error::{Class, ClusterError, TurnError, host as class_of};
 use super::interest::{Key, kernel_name};
 use super::leg::now;
-use super::observe::{Seen, Silence, look};
+use super::observe::{Seen, Silence, Waiting, look};
 use crate::attachment::{Memory, Step, View, plan, record, report_now};
 use crate::host::{ControllerState, HostError};
 use crate::wake::{Watch, Watched};
@@ -43,7 +43,8 @@ pub struct AttachmentWorker {
     /// `resourceVersion` under which a write of unknown outcome was sent.
     sent_under: Option<String>,
     silence: Silence,
-    waiting: Option<Instant>,
+    /// How long the start set has been waited for.
+    waiting: Waiting,
     slow: Option<Slow>,
     resting: Option<Resting>,
     /// What of the kernel is watched, if anything.
@@ -61,7 +62,7 @@ impl AttachmentWorker {
             memory: Memory::default(),
             sent_under: None,
             silence: Silence::default(),
-            waiting: None,
+            waiting: Waiting::default(),
             slow: None,
             resting: None,
             watched: None,
@@ -91,7 +92,7 @@ impl AttachmentWorker {
         if self.memory.epoch != epoch && self.slow.is_none() {
             let names = std::mem::take(&mut self.memory.names);
             self.memory = Memory { epoch, names, unsettled: self.memory.unsettled, ..Memory::default() };
-            self.waiting = None;
+            self.waiting = Waiting::default();
         }
     }
 
@@ -148,7 +149,7 @@ impl AttachmentWorker {
 
     fn planned(&mut self, object: &MeshAttachment, seen: &Seen) -> Step {
         let held = self.silence.held(&seen.connections, self.ctx.timing.hold);
-        let overdue = self.overdue();
+        let overdue = self.overdue(seen);
         let step = self.with_view(object, seen, &held, overdue, |view| (plan(view), view.names()));
         let (step, names) = step;
         self.memory.names.extend(names);
@@ -167,12 +168,13 @@ impl AttachmentWorker {
         self.resting.as_ref().is_some_and(rests)
     }
 
-    /// The start set has been waited for since this process first saw the epoch.
-    fn overdue(&mut self) -> bool {
+    /// The start set has been waited for, and no more of it came for too long. A start that is only slow goes on: given up, it would
+    /// begin again and be as slow.
+    fn overdue(&mut self, seen: &Seen) -> bool {
         if self.memory.assembled {
             return false;
         }
-        self.waiting.get_or_insert_with(Instant::now).elapsed() >= self.ctx.timing.start
+        self.waiting.since(seen.reached(self.memory.epoch), Instant::now()) >= self.ctx.timing.start
     }
 
     fn with_view<T>(

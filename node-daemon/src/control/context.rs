@@ -19,7 +19,7 @@ use crate::wake::Wakeups;
 pub struct Timing {
     /// How long a controller must not be live before its leg counts as lost (protocol step 9).
     pub hold: Duration,
-    /// How long a start set may stay unreachable before the start is given up.
+    /// How long nothing more of a start set may come before the start is given up.
     pub start: Duration,
     /// How often remote controllers are looked at: the kernel has no event for `connecting`.
     pub tick: Duration,

@@ -27,6 +27,16 @@ pub struct Seen {
 }
 
 impl Seen {
+    /// How much of what a start of `epoch` waits for is there: exports that are shown, connections, local legs.
+    pub fn reached(&self, epoch: i64) -> usize {
+        let shown = |replica: &MeshReplica| {
+            replica.status.as_ref().and_then(|s| s.export.as_ref()).is_some_and(|e| e.epoch == epoch)
+        };
+        let ours = |facts: &LegFacts| facts.ledger.as_ref().is_some_and(|l| l.local_epoch == epoch);
+        let legs = self.legs.iter().filter(|(r, local)| shown(r) || local.as_ref().is_some_and(ours)).count();
+        legs + self.connections.iter().filter(|c| c.state == ControllerState::Live).count()
+    }
+
     /// The legs as the planning takes them.
     pub fn legs(&self) -> Vec<Leg<'_>> {
         self.legs.iter().map(|(replica, local)| Leg { replica, local: local.as_ref() }).collect()
@@ -104,5 +114,34 @@ impl Silence {
             self.0.entry(connection.nqn.clone()).or_insert(now);
         }
         self.0.iter().filter(|(_, since)| now.duration_since(**since) >= hold).map(|(nqn, _)| nqn.clone()).collect()
+    }
+}
+
+/// How much of a start set was there, and when it came to that.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Waiting(Option<(usize, Instant)>);
+
+impl Waiting {
+    /// How long nothing more than `there` came. What goes and comes back is nothing more.
+    pub fn since(&mut self, there: usize, now: Instant) -> Duration {
+        let (most, since) = self.0.filter(|(most, _)| there <= *most).unwrap_or((there, now));
+        self.0 = Some((most, since));
+        now.duration_since(since)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// I4: a start that is only slow is not given up, one of which a leg does not come is.
+    #[test]
+    fn waiting_counts_from_the_last_that_came() {
+        let begun = Instant::now();
+        let mut waiting = Waiting::default();
+        let mut after = |seconds, there| waiting.since(there, begun + Duration::from_secs(seconds)).as_secs();
+        assert_eq!([after(0, 0), after(50, 0), after(55, 2)], [0, 50, 0]);
+        assert_eq!([after(100, 1), after(110, 2)], [45, 55], "what was there before is no progress");
+        assert_eq!([after(111, 3), after(180, 3)], [0, 69]);
     }
 }
