@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::api::{self, is_true};
 use crate::control_plane::{Audit, ControlPlane};
 use crate::footprint::Footprint;
-use crate::guest::Guest;
+use crate::guest::{Guest, Machine};
 use crate::kubeconfig::{self, Proof};
 use crate::manifests::Workload;
 use crate::prerequisites::Prerequisites;
@@ -57,7 +57,6 @@ pub struct Lab {
     second_operator: Option<Process>,
     found: Prerequisites,
     workloads: Workloads,
-    full_look: Option<u32>,
     /// Held as long as the lab lives: two labs in one directory would empty it under each other.
     _lock: File,
 }
@@ -86,7 +85,6 @@ impl Lab {
         guests.iter_mut().try_for_each(Guest::power_on)?;
         let control = ControlPlane::start(&found, &dir, options.audit)?;
         let workloads = apply_manifests(&found, &control)?;
-        let full_look = options.full_look;
         let mut lab = Self {
             dir,
             control,
@@ -97,7 +95,6 @@ impl Lab {
             second_operator: None,
             found,
             workloads,
-            full_look,
             _lock: lock,
         };
         lab.guests.iter().try_for_each(|guest| lab.register_node(guest))?;
@@ -205,7 +202,7 @@ impl Lab {
 
     /// As [`Lab::start_daemon`], with other drives than a guest usually has: patterns, separated by commas.
     pub fn start_daemon_with(&self, node: &str, drives: &str) -> Result<()> {
-        let (workload, full_look) = (self.workloads.daemon.clone(), self.full_look);
+        let (workload, full_look) = (self.workloads.daemon.clone(), self.options.full_look);
         let guest = self.guest(node)?;
         let ip = guest.machine.ip.to_string();
         let fields = BTreeMap::from([
@@ -230,6 +227,14 @@ impl Lab {
         guest.power_on()?;
         guest.wait_until_up()?;
         self.start_daemon(node)
+    }
+
+    /// Cuts a guest's power and boots what `change` makes of it, with its old drives.
+    pub fn reboot_as(&mut self, node: &str, change: impl FnOnce(&mut Machine)) -> Result<()> {
+        let guest = self.guest_mut(node)?;
+        guest.cut_power()?;
+        change(&mut guest.machine);
+        self.power_on(node)
     }
 
     /// An outage of the API server: it is stopped, not ended, so that connections hang.

@@ -142,8 +142,8 @@ fn closed_by_itself(lab: &Lab, guest: &Guest, leg: &str, nqn: &str, damage: &str
         Ok(when(spent, seen["status"].to_string()))
     })?;
     say!("the export was closed and its grant spent {:.1} s after it was damaged", damaged.elapsed().as_secs_f64());
-    let left = guest.shell(&format!("ls /sys/kernel/config/nvmet/subsystems | grep -c '^{nqn}$' || true"))?;
-    ensure!(left.trim() == "0", "the subsystem is still there");
+    let subsystems = guest.shell("ls /sys/kernel/config/nvmet/subsystems")?;
+    ensure!(!subsystems.lines().any(|line| line == nqn), "the subsystem is still there");
     Ok(())
 }
 
@@ -231,11 +231,15 @@ fn unmounted(lab: &mut Lab) -> Result<()> {
     let (volume, consumer, _, path) = attached(lab, "away")?;
     load.write(lab, &consumer, &path, 20)?;
     let (guest, length) = (lab.guest(&consumer)?, log_length(lab.guest(&consumer)?)?);
-    let mounted = || guest.shell(&format!("grep -c ' {path} ext4 ' /proc/mounts || true"));
+    let mounts = || -> Result<usize> {
+        let mounts = guest.shell("cat /proc/mounts")?;
+        Ok(mounts.lines().filter(|line| line.contains(&format!(" {path} ext4 "))).count())
+    };
+    ensure!(mounts()? == 1, "it is not mounted to begin with");
     guest.shell(&format!("umount {path}"))?;
     wait_for("the mount to come back", secs(20), || {
-        let found = mounted()?;
-        Ok(when(found.trim() == "1", found))
+        let found = mounts()?;
+        Ok(when(found == 1, format!("{found} mounts")))
     })?;
     told_of(guest, length, "md")?;
     load.verify(lab, &consumer, &consumer, &path)?;

@@ -118,12 +118,7 @@ fn patched(lab: &mut Lab) -> Result<()> {
 
 fn reboot(lab: &mut Lab, nodes: &[String], kernel: Option<&std::path::Path>) -> Result<()> {
     for node in nodes {
-        let guest = lab.guest_mut(node)?;
-        guest.cut_power()?;
-        guest.machine.kernel = kernel.map(std::path::Path::to_owned);
-    }
-    for node in nodes {
-        lab.power_on(node)?;
+        lab.reboot_as(node, |machine| machine.kernel = kernel.map(std::path::Path::to_owned))?;
     }
     lab.wait_for_nodes()?;
     let supported = kernel.is_some();

@@ -68,14 +68,9 @@ fn too_large(lab: &mut Lab) -> Result<()> {
 fn missing_capability(lab: &mut Lab) -> Result<()> {
     let node = lab.nodes().pop().unwrap_or_default();
     // A real kernel without RAID1: its initialisation does not run.
-    let without = |lab: &mut Lab, arguments: &[&str]| -> Result<()> {
-        lab.guest_mut(&node)?.cut_power()?;
-        lab.guest_mut(&node)?.machine.kernel_arguments = arguments.iter().map(|&a| a.to_owned()).collect();
-        lab.power_on(&node)
-    };
-    without(lab, &["initcall_blacklist=raid1_init"])?;
+    lab.reboot_as(&node, |machine| machine.kernel_arguments = vec!["initcall_blacklist=raid1_init".to_owned()])?;
     let outcome = refuses_legs(lab, &node);
-    without(lab, &[])?;
+    lab.reboot_as(&node, |machine| machine.kernel_arguments.clear())?;
     lab.wait_for_nodes()?;
     outcome
 }

@@ -25,9 +25,9 @@ fn unsafe_kernel(lab: &mut Lab) -> Result<()> {
     for sound in lab.nodes() {
         ensure!(lab.guest(&sound)?.shell(NOTE)?.ends_with(" within\n"), "{sound} did not find its kernel sound");
     }
-    boot(lab, &node, Some(fault))?;
+    lab.reboot_as(&node, |machine| machine.kernel = Some(fault))?;
     let outcome = refuses_arrays(lab, &node);
-    boot(lab, &node, None)?;
+    lab.reboot_as(&node, |machine| machine.kernel = None)?;
     lab.wait_for_nodes()?;
     outcome?;
 
@@ -36,14 +36,6 @@ fn unsafe_kernel(lab: &mut Lab) -> Result<()> {
     volume.wait_attached(&node, false)?;
     volume.detach()?;
     volume.delete()
-}
-
-/// A power cut, and another boot with this kernel, or with the lab's own.
-fn boot(lab: &mut Lab, node: &str, kernel: Option<std::path::PathBuf>) -> Result<()> {
-    let guest = lab.guest_mut(node)?;
-    guest.cut_power()?;
-    guest.machine.kernel = kernel;
-    lab.power_on(node)
 }
 
 fn refuses_arrays(lab: &Lab, node: &str) -> Result<()> {
@@ -55,8 +47,9 @@ fn refuses_arrays(lab: &Lab, node: &str) -> Result<()> {
     // The fault fired, and the node is none the worse for it.
     let guest = lab.guest(node)?;
     ensure!(guest.shell(NOTE)?.ends_with(" beyond\n"), "the probe did not see the fault");
-    let left = guest.shell("dmsetup ls; losetup --list; grep '^md' /proc/mdstat || true")?;
-    ensure!(!left.contains("probe") && !left.contains("md"), "the probe left something: {left}");
+    let left = guest.shell("dmsetup ls && losetup --list && cat /proc/mdstat")?;
+    let array = left.lines().any(|line| line.starts_with("md"));
+    ensure!(left.contains("Personalities") && !left.contains("probe") && !array, "the probe left something: {left}");
 
     lab.apply(&json!({
         "apiVersion": "meshstor.io/v1alpha1", "kind": "MeshVolume", "metadata": { "name": "all-nodes" },

@@ -14,14 +14,15 @@ const READS_ANYWHERE: &str =
 
 /// `ReadLatencyBalanced` and `TakeoverSupported`; `Unknown` while there is no array.
 pub(super) fn wants(view: &View<'_>, status: &MeshAttachmentStatus) -> [Want; 2] {
-    let none = |type_| {
-        let message = "it is known only while the array runs".to_owned();
-        Want { type_, status: None, reason: c::REASON_NOT_ATTACHED, message }
-    };
+    let none = |type_| unknown(type_, "it is known only while the array runs");
     match (view.array, &status.array) {
         (Some(facts), Some(array)) => [balanced(view, facts.latency_balance, &array.members), takeover(view)],
         _ => [none(c::READ_LATENCY_BALANCED), none(c::TAKEOVER_SUPPORTED)],
     }
+}
+
+fn unknown(type_: &'static str, message: &str) -> Want {
+    Want { type_, status: None, reason: c::REASON_NOT_ATTACHED, message: message.to_owned() }
 }
 
 fn balanced(view: &View<'_>, chosen: Option<bool>, members: &[Member]) -> Want {
@@ -53,10 +54,13 @@ fn measured(members: &[Member]) -> String {
 
 fn takeover(view: &View<'_>) -> Want {
     let said = |status, reason, message: &str| Want::new(c::TAKEOVER_SUPPORTED, status, reason, message);
-    match (view.striped(), view.params.is_some_and(|p| p.takeover)) {
+    match (view.striped(), view.params.map(|p| p.takeover)) {
+        (false, None) => unknown(c::TAKEOVER_SUPPORTED, "what the volume asks for is not known yet"),
         (true, _) => said(false, c::REASON_ALREADY_STRIPED, "the array is a RAID10: there is nothing to take over"),
-        (false, true) => said(true, c::REASON_KERNEL_SUPPORTS, "the kernel can make this RAID1 a RAID10 in place"),
-        (false, false) => said(
+        (false, Some(true)) => {
+            said(true, c::REASON_KERNEL_SUPPORTS, "the kernel can make this RAID1 a RAID10 in place")
+        }
+        (false, Some(false)) => said(
             false,
             c::REASON_KERNEL_LACKS_PATCH,
             "the kernel does not have MeshStor's md patches: it cannot make this RAID1 a RAID10 in place",

@@ -15,11 +15,15 @@ const SLOW_FROM: i64 = 1 << 20;
 
 /// Says of a volume before it must move to which nodes it cannot. A node whose daemon has not reported yet is left out.
 pub fn attachable_anywhere(world: &World, resolved: Option<&ResolvedPolicy>) -> Want {
-    let Some(resolved) = resolved else {
+    let unknown = |message: &str| {
         let (type_, reason) = (conditions::ATTACHABLE_ANYWHERE, conditions::REASON_PREPARING);
-        return Want { type_, status: None, reason, message: "its bitmap is not chosen yet".to_owned() };
+        Want { type_, status: None, reason, message: message.to_owned() }
     };
-    let known = world.nodes.iter().filter(|n| n.status.as_ref().is_some_and(|s| s.kernel.is_some()));
+    let Some(resolved) = resolved else { return unknown("its bitmap is not chosen yet") };
+    let mut known = world.nodes.iter().filter(|n| n.status.as_ref().is_some_and(|s| s.kernel.is_some())).peekable();
+    if known.peek().is_none() {
+        return unknown("no node has reported its kernel yet");
+    }
     let cannot = known.filter_map(|n| Some((n, node::can_run(n, world.geometry(), resolved).err()?)));
     let cannot: Vec<String> = cannot.map(|(node, why)| format!("{} ({why})", node.name_any())).collect();
     if cannot.is_empty() {
@@ -118,8 +122,11 @@ mod tests {
     #[test]
     fn a_node_that_cannot_run_the_array_is_named_and_gets_no_epoch() {
         let mut world = detached();
-        (0..3).for_each(|n| report(&mut world, n, &ALL));
         let lockless = resolved(Bitmap::Lockless, Transport::Tcp);
+        let nodes = std::mem::take(&mut world.nodes);
+        assert_eq!(attachable_anywhere(&world, Some(&lockless)).status, None);
+        world.nodes = nodes;
+        (0..3).for_each(|n| report(&mut world, n, &ALL));
         assert_eq!(attachable_anywhere(&world, Some(&lockless)).status, Some(true));
         assert_eq!(attachable_anywhere(&world, None).status, None);
         report(&mut world, 2, &[("raid1", true), ("llbitmap", false)]);
