@@ -539,7 +539,7 @@ fn stolen(host: &RealHost, both: &ArraySpec) {
 
 fn one_leg(host: &RealHost, leg: &LegRef) {
     let device = ready_leg(host, leg).device;
-    let members = vec![ArrayMember { device, slot: 0, write_mostly: false }];
+    let members = vec![ArrayMember { device: device.clone(), slot: 0, write_mostly: false }];
     let spec = ArraySpec {
         uuid: Uuid::from_u128(6),
         name: "single".into(),
@@ -550,11 +550,14 @@ fn one_leg(host: &RealHost, leg: &LegRef) {
     };
     host.create_array(&spec).unwrap();
     let facts = running(host, 1);
+    // Nothing has been set on a member of this one, so that no event would have come by itself.
+    portable(&[&device]);
     host.mkfs(&facts.device, "ext4").unwrap();
     host.mount(&facts.device, "ext4", Path::new("/tmp/one")).unwrap();
     fs::File::create("/tmp/one/x").unwrap().write_all(b"x").unwrap();
     host.unmount(Path::new("/tmp/one")).unwrap();
     host.stop_array(&facts.device).unwrap();
+    portable(&[&device]);
     say("one leg of two slots, ext4");
 }
 
