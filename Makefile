@@ -52,6 +52,8 @@ test-e2e: lab build ## Real kernels, a real control plane, faults and a verifyin
 # Rounds and first seed of `make chaos-daemon`; without a seed each run has its own.
 ROUNDS ?= 200
 SEED ?=
+# Deadlines are three times those of `make test`: a life that is shot at twice while it starts has to begin three times.
+chaos-daemon: export MESHSTOR_PATIENCE ?= 3
 .PHONY: chaos-daemon
 chaos-daemon: lab build ## Daemons killed at random moments of volumes' lives in every shape: ROUNDS=200 (about an hour), SEED=n replays
 	@$(call logged,MESHSTOR_CHAOS_ROUNDS=$(ROUNDS) MESHSTOR_CHAOS_SEED=$(SEED) cargo test --locked --workspace --test e2e -- daemons_killed_at_random_moments,chaos-daemon)
