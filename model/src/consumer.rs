@@ -2,14 +2,14 @@
 
 use crate::bounds::Clause;
 use crate::machine::Protocol;
-use crate::state::{Array, Change, Inside, Legs, Path, Phase, Request, State, Violation, each, only};
+use crate::state::{Array, Change, Inside, Legs, Node, Path, Phase, Request, State, Violation, each, only};
 
 impl Protocol {
     /// A grant that was connected once is not connected again.
     pub(crate) fn connect(&self, s: &State, node: u8, leg: u8) -> Option<State> {
         let (of, export) = (&s.nodes[usize::from(node)], s.legs[usize::from(leg)].export?);
         let own = export.consumer == node && export.epoch == of.daemon.epoch;
-        let fresh = export.number > of.left[usize::from(leg)] || self.lacks(Clause::ReturnAfterBarrier);
+        let fresh = export.number > of.let_go[usize::from(leg)] || self.lacks(Clause::ReturnAfterBarrier);
         if !of.up || !own || !fresh || of.paths[usize::from(leg)] != Path::None {
             return None;
         }
@@ -103,10 +103,16 @@ impl Protocol {
             array.rebuilding &= !only(leg);
             array.agreed &= !only(leg);
         }
-        if let Path::Live(number) | Path::Held(number) = of.paths[usize::from(leg)] {
-            of.left[usize::from(leg)] = of.left[usize::from(leg)].max(number);
+        Self::disconnect(of, leg);
+    }
+
+    /// The path is gone, and its grant is not connected again.
+    pub(crate) fn disconnect(of: &mut Node, leg: u8) {
+        let path = std::mem::take(&mut of.paths[usize::from(leg)]);
+        if let Path::Live(number) | Path::Held(number) = path {
+            let last = &mut of.let_go[usize::from(leg)];
+            *last = number.max(*last);
         }
-        of.paths[usize::from(leg)] = Path::None;
     }
 
     /// `delete_controller`, and MD fails the member by itself.

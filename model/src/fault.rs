@@ -40,11 +40,7 @@ impl Protocol {
         next.used.errors += 1;
         if node != leg {
             Self::cut(&mut next, leg, node)?;
-            let of = &mut next.nodes[usize::from(node)];
-            if let Path::Held(number) = of.paths[usize::from(leg)] {
-                of.left[usize::from(leg)] = of.left[usize::from(leg)].max(number);
-            }
-            of.paths[usize::from(leg)] = Path::None;
+            Self::disconnect(&mut next.nodes[usize::from(node)], leg);
         }
         array.members &= !only(leg);
         next.nodes[usize::from(node)].array = Some(array);

@@ -4,7 +4,7 @@
 //! crash, lose their links, their daemons die and their requests arrive late or never. Nothing here has a clock: whatever may
 //! happen late may happen at any time, so a partition is a message that does not arrive, and a second operator is one more write.
 //!
-//! Every clause of the protocol is a [`Clause`] that can be left out. `tests/` checks that nothing is lost with all of them, and
+//! Each numbered clause of the rules is a [`Clause`] that can be left out. `tests/` checks that nothing is lost with all of them, and
 //! that something is lost without any one.
 
 mod api;

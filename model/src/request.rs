@@ -145,7 +145,6 @@ impl Protocol {
         next.nodes[usize::from(node)].late = None;
         if let Some(record) = self.taken(&s.record, &request) {
             Self::written(&mut next, record);
-            next.nodes[usize::from(node)].late = None;
         }
         Some(next)
     }

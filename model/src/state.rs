@@ -145,7 +145,7 @@ pub struct Node {
     /// Its paths to the legs.
     pub paths: [Path; NODES],
     /// The highest grant of each leg that was let go: it is never connected again.
-    pub left: [u8; NODES],
+    pub let_go: [u8; NODES],
     /// A request that nobody waits for any more.
     pub late: Option<Request>,
     /// A leg that a dead process was about to let go.

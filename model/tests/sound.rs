@@ -28,6 +28,10 @@ sound! {
     three_epochs: Bounds { epochs: 3, ..SMALL };
     a_third_leg: Bounds { nodes: 3, ..SMALL };
     a_leg_is_retired_by_an_old_record: Bounds { retired: 1, stale: true, ..SMALL };
+    // A planned move: an array is stopped, and the volume goes on elsewhere.
+    a_volume_moves: Bounds { stops: 1, losses: 1, ..SMALL };
+    // A leg leaves, a blank one takes its slot, and the first is wiped.
+    a_leg_is_replaced: Bounds { nodes: 3, epochs: 1, losses: 1, writes: 2, retired: 1, ..SMALL };
     // The kernel of the gate acknowledges nothing that user space has not agreed to lose.
     an_error_behind_the_gate: Bounds { errors: 1, gate: true, ..SMALL };
     it_heals: Bounds { heals: true, ..SMALL };

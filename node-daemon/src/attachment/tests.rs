@@ -18,6 +18,8 @@ struct Bed {
     connections: Vec<ConnectionFacts>,
     held: BTreeSet<String>,
     memory: Memory,
+    /// What the volume asks for is known.
+    resolved: bool,
 }
 
 fn nqn(epoch: i64) -> String {
@@ -110,6 +112,7 @@ impl Bed {
             connections: vec![connection],
             held: BTreeSet::new(),
             memory: Memory { epoch: 2, assembled: true, ..Memory::default() },
+            resolved: true,
         }
     }
 
@@ -140,7 +143,7 @@ impl Bed {
             me: "n",
             incarnation: "me",
             attachment: &self.attachment,
-            params: Some(&params),
+            params: self.resolved.then_some(&params),
             legs: &legs,
             array: self.array.as_ref(),
             connections: &self.connections,
@@ -502,6 +505,10 @@ fn what_the_kernel_does_beyond_a_stock_one_is_said() {
     assert_eq!((status.as_str(), reason.as_str()), ("False", "KernelLacksPatch"));
     assert!(message.contains("reads stay on the local leg"), "{message}");
     assert_eq!(said(&mut bed, "TakeoverSupported").1, "KernelLacksPatch");
+
+    bed.resolved = false;
+    assert_eq!(said(&mut bed, "TakeoverSupported").0, "Unknown", "nobody has looked");
+    bed.resolved = true;
 
     bed.array.as_mut().unwrap().latency_balance = Some(true);
     for (member, ns) in bed.array.as_mut().unwrap().members.iter_mut().zip([17_000, 300_000]) {
