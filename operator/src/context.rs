@@ -8,7 +8,7 @@ use kube::Client;
 use kube::runtime::events::{Event, EventType, Recorder};
 use kube::runtime::reflector::{ObjectRef, Store};
 use meshstor_crds::{Geometry, MeshAttachment, MeshNode, MeshReplica, MeshVolume};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use tokio::sync::OwnedMutexGuard;
@@ -23,6 +23,8 @@ pub struct Context {
     volumes: Store<MeshVolume>,
     recorder: Recorder,
     memories: Mutex<HashMap<String, Memory>>,
+    /// Kubernetes nodes that were last heard of as out of service.
+    out_of_service: Mutex<BTreeSet<String>>,
     placing: std::sync::Arc<tokio::sync::Mutex<()>>,
 }
 
@@ -30,8 +32,8 @@ impl Context {
     /// A context; `volumes` is the controller's own cache.
     pub fn new(client: Client, nodes: Store<MeshNode>, volumes: Store<MeshVolume>) -> Self {
         let recorder = Recorder::new(client.clone(), MANAGER.into());
-        let (memories, placing) = (Mutex::default(), std::sync::Arc::default());
-        Self { client, nodes, volumes, recorder, memories, placing }
+        let (memories, out_of_service) = (Mutex::default(), Mutex::default());
+        Self { client, nodes, volumes, recorder, memories, out_of_service, placing: std::sync::Arc::default() }
     }
 
     /// One volume is placed at a time, so that two never get the same room. A volume whose status shows all its
@@ -54,6 +56,21 @@ impl Context {
         now: Instant,
     ) -> Clocks {
         self.memories().entry(uid.to_owned()).or_default().observe(attachment, legs, now)
+    }
+
+    /// Takes note of whether the Kubernetes node `name` bears the out-of-service taint.
+    pub fn note_service(&self, name: &str, out_of_service: bool) {
+        let mut noted = self.out_of_service.lock().unwrap_or_else(PoisonError::into_inner);
+        if out_of_service {
+            noted.insert(name.to_owned())
+        } else {
+            noted.remove(name)
+        };
+    }
+
+    /// Whether the node was last heard of as out of service: a reason to read it, not to act.
+    pub fn may_be_out_of_service(&self, name: &str) -> bool {
+        self.out_of_service.lock().unwrap_or_else(PoisonError::into_inner).contains(name)
     }
 
     /// Forgets a volume that is gone.

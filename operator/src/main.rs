@@ -5,7 +5,6 @@ use clap::{Parser, ValueEnum};
 use futures::{Stream, StreamExt as _};
 use k8s_openapi::api::core::v1::Node;
 use kube::client::ClientBuilder;
-use kube::core::PartialObjectMeta;
 use kube::runtime::controller::{Config, Controller};
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::watcher::{self, watcher};
@@ -14,7 +13,7 @@ use kube::{Api, Client, ResourceExt as _};
 use meshstor_crds::{MeshAttachment, MeshNode, MeshReplica, MeshVolume, NodeDrain, ReplicaSetPolicy, WATCH_SECONDS};
 use meshstor_operator::context::Context;
 use meshstor_operator::leader::{Elector, Leadership};
-use meshstor_operator::node::{Digest, Labels};
+use meshstor_operator::node::{Digest, Face};
 use meshstor_operator::{drain, policy, volume};
 use std::collections::HashMap;
 use std::fmt::Display;
@@ -119,17 +118,21 @@ async fn run_volumes(
     ctx: Arc<Context>,
 ) {
     let (by_policy, by_node) = (controller.store(), controller.store());
-    let by_label = controller.store();
-    let (digests, labels) = (Mutex::default(), Mutex::default());
-    let labelled =
-        watcher(Api::<PartialObjectMeta<Node>>::all(client.clone()), any()).default_backoff().touched_objects();
+    let by_face = controller.store();
+    let (digests, faces) = (Mutex::default(), Mutex::default());
+    let service = ctx.clone();
+    let kubernetes = watcher(Api::<Node>::all(client.clone()), any()).default_backoff().touched_objects();
     controller
         .with_config(Config::default().concurrency(CONCURRENCY))
         .watches(Api::<MeshReplica>::all(client.clone()), any(), |leg| Some(ObjectRef::new(&leg.spec.volume)))
         .watches(Api::<MeshAttachment>::all(client.clone()), any(), |a| Some(ObjectRef::new(&a.name_any())))
         .watches(Api::<ReplicaSetPolicy>::all(client.clone()), any(), move |p| volumes_of(&by_policy, &p))
         .watches_stream(nodes, move |node| volumes_after(&by_node, &digests, &node))
-        .watches_stream(labelled, move |node| volumes_after_labels(&by_label, &labels, &node))
+        .watches_stream(kubernetes, move |node| {
+            let face = Face::of(&node);
+            service.note_service(&node.name_any(), face.out_of_service && node.metadata.deletion_timestamp.is_none());
+            volumes_after_face(&by_face, &faces, &node, face)
+        })
         .shutdown_on_signal()
         .run(volume::reconcile, volume::on_error, ctx)
         .for_each(|outcome| async { note(outcome.map(drop)) })
@@ -177,14 +180,14 @@ fn volumes_after(
     if same { Vec::new() } else { all(volumes) }
 }
 
-/// All volumes, when the labels of a Kubernetes node changed: of the rest of it nothing matters here.
-fn volumes_after_labels(
+/// All volumes, when what matters of a Kubernetes node changed.
+fn volumes_after_face(
     volumes: &Store<MeshVolume>,
-    labels: &Mutex<HashMap<String, Labels>>,
-    node: &PartialObjectMeta<Node>,
+    faces: &Mutex<HashMap<String, Face>>,
+    node: &Node,
+    new: Face,
 ) -> Vec<ObjectRef<MeshVolume>> {
-    let new = node.labels().clone();
-    let old = labels.lock().unwrap_or_else(PoisonError::into_inner).insert(node.name_any(), new.clone());
+    let old = faces.lock().unwrap_or_else(PoisonError::into_inner).insert(node.name_any(), new.clone());
     if old == Some(new) { Vec::new() } else { all(volumes) }
 }
 

@@ -11,6 +11,28 @@ use std::time::Duration;
 /// Labels of an object.
 pub type Labels = BTreeMap<String, String>;
 
+/// The taint by which a person, or a controller, says that a node is shut down for good or cut off from its power: what
+/// ran there runs no more (Kubernetes, *Non-graceful node shutdown*).
+pub const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
+
+/// What matters of a Kubernetes node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Face {
+    /// Its labels.
+    pub labels: Labels,
+    /// Whether it bears [`OUT_OF_SERVICE`].
+    pub out_of_service: bool,
+}
+
+impl Face {
+    /// Of `node`.
+    pub fn of(node: &Node) -> Self {
+        let taints = node.spec.as_ref().and_then(|s| s.taints.as_ref());
+        let out_of_service = taints.is_some_and(|all| all.iter().any(|t| t.key == OUT_OF_SERVICE));
+        Self { labels: node.labels().clone(), out_of_service }
+    }
+}
+
 /// Age at which a heartbeat is too old: two and a half of the daemon's 30 s beats (`docs/explanation/protocol.md`).
 pub const HEARTBEAT_MAX_AGE: Duration = Duration::from_secs(75);
 
@@ -23,6 +45,9 @@ pub enum NotReady {
     /// Its daemon says so, or has not said anything yet.
     #[error("not ready: {0}")]
     Condition(String),
+    /// Somebody has said that it runs no more.
+    #[error("it has the taint {OUT_OF_SERVICE}")]
+    OutOfService,
     /// The daemon has not been heard of for too long.
     #[error("no heartbeat for {0} s")]
     Silent(i64),
@@ -172,6 +197,18 @@ mod tests {
         );
         let before = Digest::of(&node(None, None));
         assert!(before.matters(&Digest::of(&nodes[0])));
+    }
+
+    #[test]
+    fn the_taint_is_known_by_its_key() {
+        let tainted = |key: &str| {
+            let node = serde_json::json!({"metadata": {"name": "n1"}, "spec": {"taints": [
+                {"key": "other", "effect": "NoSchedule"}, {"key": key, "value": "nodeshutdown", "effect": "NoExecute"}]}});
+            Face::of(&serde_json::from_value(node).unwrap()).out_of_service
+        };
+        assert!(tainted(OUT_OF_SERVICE));
+        assert!(!tainted("node.kubernetes.io/unreachable"));
+        assert!(!Face::of(&Node::default()).out_of_service);
     }
 
     #[test]

@@ -7,6 +7,7 @@
 mod chaos;
 mod crashes;
 mod events;
+mod failover;
 mod faults;
 mod halves;
 mod host;
@@ -56,6 +57,7 @@ fn main() -> ExitCode {
         shapes::TESTS,
         kernels::TESTS,
         faults::TESTS,
+        failover::TESTS,
         crashes::TESTS,
         halves::TESTS,
         chaos::TESTS,

@@ -65,7 +65,11 @@ async fn write(world: &World, action: &Action, ctx: &Context) -> Result<(), Erro
         }
         Action::WriteTerm(term) => {
             let attachment = edit::with_term(observed(world.attachment.as_ref(), world)?, term);
-            attachments.replace_status(&world.name(), &params(), &attachment).await.map(drop).map_err(failed)
+            attachments.replace_status(&world.name(), &params(), &attachment).await.map_err(failed)?;
+            for notice in events::of_term(world, term) {
+                ctx.tell(&world.volume.object_ref(&()), &notice).await;
+            }
+            Ok(())
         }
         Action::SetReplicaEpoch { leg, .. } | Action::SetGrant { leg, .. } | Action::ClearGrant { leg } => {
             let new = edit::leg_after(observed(world.leg(leg), world)?, action);

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 /// How long legs on silent nodes are awaited before an epoch starts without them (`docs/explanation/protocol.md`, 5).
 pub const REVOKE_GRACE: Duration = Duration::from_secs(10);
+/// How long the legs of a consumer that was given up are awaited: just long enough for one that lives to be heard.
+pub const GIVEN_UP_GRACE: Duration = Duration::from_secs(1);
 /// How long a live export may stay unused by its consumer before its grant is taken back for a new one.
 pub const IDLE_GRANT: Duration = Duration::from_secs(15);
 /// The longest such wait: it doubles with each grant that was not used either.

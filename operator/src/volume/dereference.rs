@@ -3,13 +3,14 @@
 use super::world::World;
 use crate::context::Context;
 use crate::error::Error;
-use crate::node;
+use crate::node::{self, Face};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Api, ListParams};
 use kube::core::PartialObjectMeta;
 use kube::{Resource, ResourceExt as _};
 use meshstor_crds::{MeshAttachment, MeshNode, MeshReplica, MeshVolume, ReplicaSetPolicy};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -42,9 +43,41 @@ pub async fn dereference(name: &str, ctx: &Context) -> Result<Option<World>, Err
     let (nodes, all_legs) = if placing { cluster(ctx).await? } else { (ctx.nodes.state(), Vec::new()) };
     let clocks = ctx.observe(&uid, attachment.as_ref(), &legs, Instant::now());
     let now = Timestamp::now();
-    let world =
-        World { volume, uid, policy, attachment, foreign_attachment, legs, foreign_legs, all_legs, nodes, clocks, now };
-    Ok(Some(world))
+    let out_of_service = out_of_service(attachment.as_ref(), &legs, ctx).await?;
+    Ok(Some(World {
+        volume,
+        uid,
+        policy,
+        attachment,
+        foreign_attachment,
+        legs,
+        foreign_legs,
+        all_legs,
+        nodes,
+        out_of_service,
+        clocks,
+        now,
+    }))
+}
+
+/// Which nodes of the volume bear the out-of-service taint: those that were heard to are read with a quorum, for the taint may be gone.
+async fn out_of_service(
+    attachment: Option<&MeshAttachment>,
+    legs: &[MeshReplica],
+    ctx: &Context,
+) -> Result<Vec<String>, Error> {
+    let term = attachment.and_then(|a| a.status.as_ref()).and_then(|s| s.term.as_ref());
+    let named = attachment.and_then(|a| a.spec.node.as_deref()).into_iter().chain(term.map(|t| t.node.as_str()));
+    let nodes: BTreeSet<&str> = named.chain(legs.iter().map(|leg| leg.spec.node.as_str())).collect();
+    let api: Api<Node> = Api::all(ctx.client.clone());
+    let mut tainted = Vec::new();
+    for name in nodes.into_iter().filter(|name| ctx.may_be_out_of_service(name)) {
+        let node = api.get_opt(name).await.map_err(Error::api(format!("read node {name}")))?;
+        if node.is_some_and(|node| Face::of(&node).out_of_service) {
+            tainted.push(name.to_owned());
+        }
+    }
+    Ok(tainted)
 }
 
 async fn legs(name: &str, uid: &str, ctx: &Context) -> Result<(Vec<MeshReplica>, Vec<String>), Error> {

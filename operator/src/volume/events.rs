@@ -1,6 +1,7 @@
 //! What is news: transitions of a volume's status, each told once.
 
-use meshstor_crds::{Condition, MeshVolumeStatus, conditions};
+use super::world::World;
+use meshstor_crds::{Condition, MeshVolumeStatus, Term, TermPhase, conditions};
 
 /// An event to publish.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,6 +63,42 @@ pub fn notices(old: &MeshVolumeStatus, new: &MeshVolumeStatus) -> Vec<Notice> {
     let resynced = became(old, new, conditions::RESYNCED, "True")
         .filter(|_| find(old, conditions::RESYNCED).is_some_and(|c| c.status == "False"));
     news.extend(resynced.map(|c| Notice::normal("Resynced", &c.message)));
+    news
+}
+
+/// The news of the record that was just written: a move tells each of its steps.
+pub fn of_term(world: &World, new: &Term) -> Vec<Notice> {
+    let old = world.term();
+    let mut news = Vec::new();
+    match new.phase {
+        TermPhase::Revoking => {
+            if let Some(old) = old.filter(|_| world.given_up() && world.ended().is_none()) {
+                let word = if world.lost() { "spec.lost" } else { crate::node::OUT_OF_SERVICE };
+                let note =
+                    format!("{} was given up in epoch {} ({word}): it is cut off at every leg", old.node, old.epoch);
+                news.push(Notice::warning("ConsumerLost", note));
+            }
+            let note = format!(
+                "epoch {} for {}: {} are asked to let go of older ones",
+                new.epoch,
+                new.node,
+                new.in_sync.join(", ")
+            );
+            news.push(Notice::normal("Revoking", note));
+        }
+        TermPhase::Started => {
+            let left: Vec<&str> =
+                old.iter().flat_map(|t| &t.in_sync).filter(|l| !new.in_sync.contains(l)).map(String::as_str).collect();
+            let without = if left.is_empty() {
+                String::new()
+            } else {
+                format!("; without {}, which did not confirm", left.join(", "))
+            };
+            let note = format!("epoch {} on {} from {}{without}", new.epoch, new.node, new.in_sync.join(", "));
+            news.push(Notice { warning: !left.is_empty(), ..Notice::normal("Started", note) });
+        }
+        TermPhase::Running | TermPhase::Retired => {}
+    }
     news
 }
 

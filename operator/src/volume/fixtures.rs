@@ -53,6 +53,7 @@ pub(crate) fn detached() -> World {
         foreign_legs: Vec::new(),
         all_legs: Vec::new(),
         nodes: ["n1", "n2", "n3"].map(|name| node(name, now())).to_vec(),
+        out_of_service: Vec::new(),
         clocks: Clocks::default(),
         now: now(),
     }

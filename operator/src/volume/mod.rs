@@ -23,6 +23,8 @@ mod fixtures;
 #[cfg(test)]
 mod guard_tests;
 #[cfg(test)]
+mod lost_tests;
+#[cfg(test)]
 mod status_tests;
 
 use crate::context::Context;

@@ -1,7 +1,7 @@
 //! The next safe steps of a volume, derived from what is observed.
 
 use super::action::{Action, Plan, Refusal};
-use super::clocks::REVOKE_GRACE;
+use super::clocks::{GIVEN_UP_GRACE, REVOKE_GRACE};
 use super::validate::Settled;
 use super::world::World;
 use super::{deletion, grants, placing, terms};
@@ -36,6 +36,14 @@ fn serve(world: &World) -> Plan {
     Plan::of(actions)
 }
 
+/// Until the next grace of a revocation is over: the short one where a leg was given up.
+fn grace_left(world: &World) -> Duration {
+    let waited = world.clocks.revoking_for;
+    let hurried = waited < GIVEN_UP_GRACE && !terms::answers(world).given_up.is_empty();
+    let (grace, least) = if hurried { (GIVEN_UP_GRACE, 1) } else { (REVOKE_GRACE, 3) };
+    grace.saturating_sub(waited).max(Duration::from_secs(least))
+}
+
 /// When to look again if nothing wakes us.
 pub fn next_look(world: &World, plan: &Plan) -> Duration {
     const CALM: Duration = Duration::from_secs(120);
@@ -51,7 +59,7 @@ pub fn next_look(world: &World, plan: &Plan) -> Duration {
         plan.blocked.is_some().then_some(UNEASY),
         (world.clocks.retry_in > Duration::ZERO).then_some(world.clocks.retry_in),
         world.clocks.idle_in.values().min().copied(),
-        revoking.then(|| REVOKE_GRACE.saturating_sub(world.clocks.revoking_for).max(Duration::from_secs(3))),
+        revoking.then(|| grace_left(world)),
         Some(CALM),
     ];
     expiries.chain(others.into_iter().flatten()).min().unwrap_or(CALM).max(Duration::from_secs(1))

@@ -1,7 +1,7 @@
 //! Steps 3, 4 and 5 of the protocol: the record moves to its next epoch, the legs are told, and the epoch starts.
 
 use super::action::Action;
-use super::clocks::REVOKE_GRACE;
+use super::clocks::{GIVEN_UP_GRACE, REVOKE_GRACE};
 use super::world::{World, blank, confirmed};
 use kube::ResourceExt as _;
 use meshstor_crds::geometry;
@@ -31,7 +31,7 @@ pub fn next(world: &World) -> Option<Term> {
     let term = world.term().filter(|t| t.phase != TermPhase::Retired)?;
     let node = match world.wanted() {
         // Wanted nowhere, and its consumer given up: cut it off at the legs.
-        None => (world.lost() && world.ended().is_none()).then_some(term.node.as_str())?,
+        None => (world.given_up() && world.ended().is_none()).then_some(term.node.as_str())?,
         Some(node) if node == term.node => restart(world).then_some(node)?,
         Some(node) => world.over().then_some(node)?,
     };
@@ -44,7 +44,7 @@ fn restart(world: &World) -> bool {
     match world.ended() {
         Some(EndedReason::StartFailed) => world.clocks.retry_in == Duration::ZERO,
         Some(EndedReason::Detached | EndedReason::ArrayGone) => true,
-        None => world.lost(),
+        None => world.given_up(),
     }
 }
 
@@ -65,6 +65,9 @@ pub fn tell(world: &World) -> Vec<Action> {
 pub struct Answers {
     /// They have confirmed.
     pub confirmed: Vec<String>,
+    /// They have not, and are on the node whose array the record's epoch takes over, which somebody gave up, or on one that is out of
+    /// service: they are hardly waited for.
+    pub given_up: Vec<String>,
     /// They have not, and their node answers: they are waited for.
     pub awaited: Vec<String>,
     /// They have not, and their node does not answer.
@@ -79,6 +82,7 @@ pub fn answers(world: &World) -> Answers {
         let leg = world.leg(name);
         let list = match leg {
             Some(leg) if confirmed(leg, term.epoch) => &mut answers.confirmed,
+            Some(leg) if world.abandoned(&leg.spec.node) => &mut answers.given_up,
             Some(leg) if world.node_ready(&leg.spec.node).is_ok() => &mut answers.awaited,
             _ => &mut answers.silent,
         };
@@ -92,12 +96,14 @@ pub fn covers(world: &World, legs: &[String]) -> bool {
     geometry::copies(&world.legs, |leg| legs.contains(&leg.name_any())) > 0
 }
 
-/// The record with its start set, once S has confirmed – or, after the grace, what of S is not on silent nodes.
+/// The record with its start set, once S has confirmed – or, after the grace of each, what of S is neither on silent nodes nor
+/// given up.
 pub fn start(world: &World) -> Option<Term> {
     let term = world.term().filter(|t| t.phase == TermPhase::Revoking)?;
     let here = world.wanted() == Some(term.node.as_str()) && world.node_ready(&term.node).is_ok();
     let answers = answers(world);
-    let patient = answers.silent.is_empty() || world.clocks.revoking_for >= REVOKE_GRACE;
+    let waited = |late: &[String], grace| late.is_empty() || world.clocks.revoking_for >= grace;
+    let patient = waited(&answers.silent, REVOKE_GRACE) && waited(&answers.given_up, GIVEN_UP_GRACE);
     if !here || !patient || !covers(world, &answers.confirmed) || !answers.awaited.is_empty() {
         return None;
     }

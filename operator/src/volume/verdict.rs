@@ -153,7 +153,9 @@ fn leaving(world: &World, term: &Term) -> Verdict {
 fn unreachable(term: &Term, why: &crate::node::NotReady) -> String {
     let (node, epoch) = (&term.node, term.epoch);
     format!(
-        "consumer {node}: {why}; if it is lost for good, set spec.lost={{node: {node}, epoch: {epoch}}} on the attachment"
+        "consumer {node}: {why}; if it is lost for good, taint the node {taint}=nodeshutdown:NoExecute and want the volume elsewhere, \
+         or set spec.lost={{node: {node}, epoch: {epoch}}} on the attachment",
+        taint = crate::node::OUT_OF_SERVICE
     )
 }
 
@@ -210,8 +212,9 @@ fn here(world: &World, term: &Term, picture: &Picture) -> Verdict {
 }
 
 fn revoking(world: &World, term: &Term) -> Verdict {
-    let Answers { confirmed, awaited, silent } = terms::answers(world);
-    let waiting: Vec<&MeshReplica> = awaited.iter().chain(&silent).filter_map(|name| world.leg(name)).collect();
+    let Answers { confirmed, given_up, awaited, silent } = terms::answers(world);
+    let late = awaited.iter().chain(&silent).chain(&given_up);
+    let waiting: Vec<&MeshReplica> = late.filter_map(|name| world.leg(name)).collect();
     let message = format!("epoch {}: {} confirmed; waiting for {}", term.epoch, confirmed.len(), names(&waiting));
     if !terms::covers(world, &confirmed) && world.clocks.revoking_for >= REVOKE_GRACE {
         let remedy = "bring one of these nodes back; a leg of every mirror set must confirm before anything may start";

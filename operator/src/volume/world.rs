@@ -32,6 +32,9 @@ pub struct World {
     pub all_legs: Vec<MeshReplica>,
     /// All nodes.
     pub nodes: Vec<Arc<MeshNode>>,
+    /// Kubernetes nodes of the volume (its consumer's, those of its legs, the one wanted) that bear the out-of-service taint, read
+    /// with a quorum.
+    pub out_of_service: Vec<String>,
     /// What this process has measured.
     pub clocks: Clocks,
     /// Now, for heartbeats and conditions.
@@ -71,10 +74,29 @@ impl World {
         matches!((lost, self.term()), (Some(lost), Some(term)) if lost.node == term.node && lost.epoch == term.epoch)
     }
 
+    /// Whether the node `name` bears the out-of-service taint.
+    pub fn tainted(&self, name: &str) -> bool {
+        self.out_of_service.iter().any(|n| n == name)
+    }
+
+    /// Whether somebody has said that the consumer of the record's epoch runs no more: by `spec.lost`, or by the taint on its node
+    /// while the volume is wanted elsewhere or nowhere. It is a word, not a proof: every confirmation is awaited all the same.
+    pub fn given_up(&self) -> bool {
+        let tainted = |t: &Term| self.tainted(&t.node) && self.wanted() != Some(t.node.as_str());
+        self.lost() || self.term().is_some_and(tainted)
+    }
+
+    /// Whether `node` was given up with the epoch before the record's, or is out of service, and is not the record's own.
+    pub fn abandoned(&self, node: &str) -> bool {
+        let Some(term) = self.term().filter(|t| t.node != node) else { return false };
+        let lost = self.attachment.as_ref().and_then(|a| a.spec.lost.as_ref());
+        self.tainted(node) || lost.is_some_and(|lost| lost.node == node && lost.epoch + 1 == term.epoch)
+    }
+
     /// Whether the record's epoch may be followed by another: it has ended, or is given up, or nothing of it can
     /// have begun, for only the operator writes `Started`.
     pub fn over(&self) -> bool {
-        self.ended().is_some() || self.lost() || self.term().is_some_and(|t| t.phase == TermPhase::Revoking)
+        self.ended().is_some() || self.given_up() || self.term().is_some_and(|t| t.phase == TermPhase::Revoking)
     }
 
     /// The array of the record's epoch as its consumer sees it, while the epoch runs.
@@ -94,6 +116,9 @@ impl World {
     /// # Errors
     /// [`NotReady`], for people.
     pub fn node_ready(&self, name: &str) -> Result<(), NotReady> {
+        if self.tainted(name) {
+            return Err(NotReady::OutOfService);
+        }
         node::find(&self.nodes, name).ok_or(NotReady::Unknown).and_then(|n| node::ready(n, self.now))
     }
 

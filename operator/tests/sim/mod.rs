@@ -141,6 +141,7 @@ impl Sim {
             all_legs: legs.clone(),
             legs,
             foreign_legs: Vec::new(),
+            out_of_service: Vec::new(),
             nodes: self.nodes.iter().map(|(name, node)| Arc::new(self.mesh_node(name, node))).collect(),
             clocks,
             now: self.now(),
