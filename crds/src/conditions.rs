@@ -26,6 +26,9 @@ pub const ASSEMBLY_GUARDED: &str = "AssemblyGuarded";
 /// Every matching drive of a node can be used; those that can are used either way.
 pub const DRIVES_USABLE: &str = "DrivesUsable";
 
+/// Only a reboot of the node lets go of a volume that is not its any more: its kernel holds writes that somebody may still see end.
+pub const REBOOT_REQUIRED: &str = "RebootRequired";
+
 /// Nothing more is to be done.
 pub const REASON_OK: &str = "AsWanted";
 /// The spec asks for what nothing realises yet.
@@ -80,6 +83,8 @@ pub const REASON_DRIVE_UNUSABLE: &str = "DriveUnusable";
 pub const REASON_HOST_ERROR: &str = "HostError";
 /// The device or mount is in use.
 pub const REASON_BUSY: &str = "Busy";
+/// An array whose epoch is over holds writes, and who could see them end cannot be killed.
+pub const REASON_WRITES_HELD: &str = "WritesHeld";
 /// A leg's partition or bytes are not what they must be; nothing was touched.
 pub const REASON_CONFLICT: &str = "Conflict";
 /// The kernel chooses the member for each read by measured latency.

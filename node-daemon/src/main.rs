@@ -18,7 +18,7 @@ use meshstor_node_daemon::control::dispatch::{Dispatch, caches};
 use meshstor_node_daemon::control::interest::Interests;
 use meshstor_node_daemon::control::node;
 use meshstor_node_daemon::events;
-use meshstor_node_daemon::host::real::{RealConfig, RealHost};
+use meshstor_node_daemon::host::real::{RealConfig, RealHost, detach_if_asked};
 use meshstor_node_daemon::host::{Host, NodeFacts};
 use meshstor_node_daemon::wake::SysfsWakeups;
 use tokio::signal::unix::{SignalKind, signal};
@@ -66,6 +66,10 @@ fn ports(text: &str) -> Result<RangeInclusive<u16>, String> {
 }
 
 fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().collect();
+    if let Some(done) = detach_if_asked(&args) {
+        return done;
+    }
     let options = Options::parse();
     log(options.log_format);
     match run(options) {
@@ -159,6 +163,7 @@ async fn work(options: Options, host: Arc<RealHost>, facts: NodeFacts, client: C
         timing: Timing { full: Duration::from_secs(options.full_look_seconds.into()), ..Timing::default() },
         override_addresses: Mutex::default(),
         rdma: Mutex::new(facts.rdma),
+        stuck: Mutex::default(),
         node_changed: Notify::new(),
         gates: Mutex::new(HashMap::new()),
     });

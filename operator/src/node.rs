@@ -121,6 +121,10 @@ impl Digest {
 /// # Errors
 /// What the node lacks.
 pub fn can_run(node: &MeshNode, geometry: Geometry, resolved: &ResolvedPolicy) -> Result<(), String> {
+    let conditions = node.status.as_ref().map_or(&[][..], |s| &s.conditions);
+    if let Some(c) = conditions.iter().find(|c| c.type_ == conditions::REBOOT_REQUIRED && c.status == "True") {
+        return Err(format!("it must reboot first: {}", c.message));
+    }
     capability::of_array(geometry, resolved.bitmap).try_for_each(|name| capability::of_node(node, name))?;
     let no_rdma = node.status.as_ref().is_none_or(|s| s.rdma_addresses.is_empty());
     match resolved.transport {

@@ -20,7 +20,7 @@ const TAINT: &str = "node.kubernetes.io/out-of-service=nodeshutdown:NoExecute";
 
 /// A volume of two copies, attached on the node of its first; gives consumer, target, the node without a leg, mount point.
 fn attached<'a>(lab: &'a Lab, name: &str) -> Result<(Volume<'a>, String, String, String, String)> {
-    let volume = Volume::create(lab, name, &json!({ "capacity": "128Mi", "replicaCount": 2, "filesystem": "xfs" }))?;
+    let volume = Volume::create(lab, name, &json!({ "capacity": "128Mi", "replicaCount": 2, "filesystem": "ext4" }))?;
     let legs = volume.leg_nodes()?;
     let [consumer, target] = legs.as_slice() else { anyhow::bail!("two legs, but {legs:?}") };
     let other = lab.nodes().into_iter().find(|n| !legs.contains(n)).context("a node has no leg")?;

@@ -12,6 +12,27 @@ pub(super) fn finish(view: &View<'_>, reason: EndedReason) -> Step {
     leftovers(view).unwrap_or(Step::RecordEnded { reason })
 }
 
+/// Ends an epoch whose array can serve nobody any more.
+pub(super) fn abandon(view: &View<'_>) -> Step {
+    fenced(view).unwrap_or(Step::RecordEnded { reason: EndedReason::ArrayGone })
+}
+
+/// The next thing that must leave this node of an epoch that is over; none when there is nothing.
+///
+/// Whatever the array still writes is not the volume's any more, and what it holds must not end as success for anybody who can see it: its
+/// users are killed and it is verified that none returns, then its paths are released, and it is stopped. Where a user is left that
+/// cannot be killed, everything stays as it is until the node reboots.
+pub(super) fn fenced(view: &View<'_>) -> Option<Step> {
+    let Some(array) = view.array else { return leftovers(view) };
+    let device = array.device.clone();
+    // An unmount that hangs waits for just this.
+    if !view.memory.evicted {
+        return Some(Step::Evict { device });
+    }
+    let path = view.all_connections().next().map(|c| Step::Disconnect { nqn: c.nqn.clone() });
+    Some(path.unwrap_or(Step::StopArray { device }))
+}
+
 /// The next thing of this volume that must leave this node; none when there is nothing.
 ///
 /// Unmount and stop come first and are never forced. A path is released only when no array is there: as long as one

@@ -48,13 +48,13 @@ fn next(view: &View<'_>) -> Step {
     }
     let Some(term) = view.term() else { return Step::Settled };
     if term.node != view.me {
-        return end::leftovers(view).unwrap_or(Step::Settled);
+        return end::fenced(view).unwrap_or(Step::Settled);
     }
     if view.ended() {
-        return end::leftovers(view).unwrap_or_else(|| report::step(view));
+        return end::fenced(view).unwrap_or_else(|| report::step(view));
     }
     match term.phase {
-        TermPhase::Revoking | TermPhase::Retired => end::leftovers(view).unwrap_or_else(|| report::step(view)),
+        TermPhase::Revoking | TermPhase::Retired => end::fenced(view).unwrap_or_else(|| report::step(view)),
         TermPhase::Started => start::claim(view),
         TermPhase::Running if !view.own() => start::adopt(view),
         TermPhase::Running => run::step(view),

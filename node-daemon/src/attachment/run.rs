@@ -7,6 +7,9 @@ use crate::host::{ArrayFacts, ArrayMember, Content};
 
 /// The next step while the record says `Running` by this process.
 pub(super) fn step(view: &View<'_>) -> Step {
+    if view.stranded() && (view.array.is_some() || view.memory.assembled) {
+        return end::abandon(view);
+    }
     let Some(array) = view.array else { return absent(view) };
     if !array.running {
         return stopped(view);

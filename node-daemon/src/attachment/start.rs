@@ -8,7 +8,7 @@ use crate::host::{ArrayMember, ArraySpec, ConnectSpec};
 /// `Started`: every leg of the start set is reached, then the epoch is claimed.
 pub(super) fn claim(view: &View<'_>) -> Step {
     // Nothing may run here in `Started`: what does is of an older epoch.
-    if let Some(step) = view.array.and_then(|_| end::leftovers(view)) {
+    if let Some(step) = view.array.and_then(|_| end::fenced(view)) {
         return step;
     }
     if let Some(step) = end::stale_connection(view) {

@@ -61,6 +61,11 @@ pub enum Step {
         /// Where.
         at: PathBuf,
     },
+    /// Take the array of an epoch that is over away from whoever uses it, so that what it holds may end unseen.
+    Evict {
+        /// The array.
+        device: PathBuf,
+    },
     /// Stop the array.
     StopArray {
         /// The array.
@@ -170,6 +175,7 @@ impl fmt::Display for Step {
             Self::RecordInitialised => write!(f, "record that the volume is initialised"),
             Self::Mount { device, at, .. } => write!(f, "mount {} at {}", device.display(), at.display()),
             Self::Unmount { at } => write!(f, "unmount {}", at.display()),
+            Self::Evict { device } => write!(f, "take {} away from its users", device.display()),
             Self::StopArray { device } => write!(f, "stop {}", device.display()),
             Self::RecordLoss { leg, why } => write!(f, "record the loss of leg {leg}: {why}"),
             Self::Disconnect { nqn } => write!(f, "disconnect {nqn}"),

@@ -176,7 +176,7 @@ fn step_7_claimed_when_all_of_s_is_reached_and_nothing_runs_here() {
     let mut bed = Bed::new();
     bed.term().phase = TermPhase::Started;
     bed.memory.assembled = false;
-    assert!(matches!(bed.plan(), Step::StopArray { .. }));
+    assert!(matches!(bed.plan(), Step::Evict { .. }));
     bed.array = None;
     assert_eq!(bed.plan(), Step::Claim);
     bed.local.ledger.as_mut().unwrap().local_epoch = 1;
@@ -270,6 +270,31 @@ fn the_last_leg_stays() {
 }
 
 #[test]
+fn an_epoch_that_nothing_of_s_can_serve_is_abandoned() {
+    // I4: the target of the last leg has restarted; a leg of S gets no second grant, and what is held would be held for ever.
+    let mut bed = Bed::new();
+    bed.term().in_sync = vec!["v-1".to_owned()];
+    bed.array.as_mut().unwrap().members.remove(0);
+    bed.hold();
+    let spent = MeshReplicaStatus { revoked_below: Some(2), spent_grant: Some(1), ..MeshReplicaStatus::default() };
+    let grant = Grant { epoch: 2, number: 1, consumer: "n".to_owned(), host_nqn: "h".to_owned() };
+    bed.replicas[1].spec.grant = Some(grant);
+    assert!(!matches!(bed.quiet(), Step::Evict { .. }), "it may come back as it is");
+    bed.replicas[1].status = Some(spent);
+    assert!(matches!(bed.plan(), Step::Evict { .. }));
+    bed.memory.evicted = true;
+    assert!(matches!(bed.plan(), Step::Disconnect { .. }));
+    bed.connections.clear();
+    assert!(matches!(bed.plan(), Step::StopArray { .. }));
+    bed.array = None;
+    assert_eq!(bed.plan(), Step::RecordEnded { reason: EndedReason::ArrayGone });
+    let mut other = Bed::new();
+    other.replicas[1].clone_from(&bed.replicas[1]);
+    other.hold();
+    assert!(matches!(other.plan(), Step::RecordLoss { .. }), "another leg of S works: this one is only lost");
+}
+
+#[test]
 fn members_that_cannot_be_told_apart_lose_nobody() {
     // I1: a leg whose device is not seen is not lost as long as a working member may be its.
     let mut bed = Bed::new();
@@ -282,8 +307,8 @@ fn members_that_cannot_be_told_apart_lose_nobody() {
 }
 
 #[test]
-fn a_superseded_consumer_never_releases_its_paths() {
-    // I2: held writes of an epoch that is over stay held while an array is there.
+fn a_superseded_consumer_releases_its_paths_only_when_nobody_can_see_it() {
+    // I1, I2: held writes of an epoch that is over end when nobody is left to be told that they are done.
     for node in ["m", "n"] {
         let mut bed = Bed::new();
         bed.term().node = node.to_owned();
@@ -291,11 +316,17 @@ fn a_superseded_consumer_never_releases_its_paths() {
         bed.term().phase = TermPhase::Revoking;
         bed.hold();
         bed.array.as_mut().unwrap().mounts = vec!["/mnt/v".into()];
-        assert!(matches!(bed.plan(), Step::Unmount { .. }));
-        bed.array.as_mut().unwrap().mounts.clear();
+        bed.memory.slow = Some("unmount".to_owned());
+        for _ in 0..3 {
+            assert!(matches!(bed.plan(), Step::Evict { .. }), "an unmount that hangs waits for it");
+            bed.memory.stuck = Some("somebody is left".to_owned());
+        }
+        bed.memory.evicted = true;
+        assert!(matches!(bed.plan(), Step::Disconnect { .. }));
+        bed.connections.clear();
+        assert!(matches!(bed.plan(), Step::Report(_) | Step::Settled), "the unmount ends now");
+        bed.memory.slow = None;
         assert!(matches!(bed.plan(), Step::StopArray { .. }));
-        bed.memory.slow = Some("stop".to_owned());
-        assert!(matches!(bed.plan(), Step::Report(_) | Step::Settled));
     }
 }
 

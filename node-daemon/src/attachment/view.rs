@@ -87,6 +87,10 @@ pub struct Memory {
     pub names: BTreeMap<String, String>,
     /// The start failed.
     pub failed: Option<Failure>,
+    /// Nobody is left who could see how the writes end that the array of an epoch that is over holds.
+    pub evicted: bool,
+    /// Why that cannot be shown, if it was tried in vain.
+    pub stuck: Option<String>,
     /// The slow step that is running.
     pub slow: Option<String>,
     /// The outcome of a write of the record is unknown.
@@ -284,6 +288,14 @@ impl<'a> View<'a> {
             return leg.ready_partition(self.epoch());
         }
         self.current(leg).filter(|c| c.state == ControllerState::Live)?.device.clone()
+    }
+
+    /// A mirror set has no leg of S that this epoch can reach ever again: each was served by a target that has restarted, and a leg of S gets
+    /// no second grant. What is held stays held until the epoch is over.
+    pub(super) fn stranded(&self) -> bool {
+        let sets: BTreeSet<i32> = self.start_set().map(Leg::set).collect();
+        let lost = |set: &i32| self.start_set().filter(|l| l.set() == *set).all(|l| l.spent(self.epoch()));
+        sets.iter().any(lost)
     }
 
     /// Whether writes to the leg hang.

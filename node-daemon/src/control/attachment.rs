@@ -201,6 +201,12 @@ impl AttachmentWorker {
         })
     }
 
+    /// Says on the node's object that only a reboot lets go of the volume, while that is so.
+    fn note_stuck(&self, seen: &Seen) {
+        let stuck = self.memory.stuck.clone().filter(|_| seen.array.is_some());
+        self.ctx.note_stuck(&self.name, stuck);
+    }
+
     async fn step(
         &mut self,
         object: &MeshAttachment,
@@ -209,6 +215,7 @@ impl AttachmentWorker {
         again: Again,
     ) -> Result<Turn, TurnError> {
         self.note_kernel(seen);
+        self.note_stuck(seen);
         if step == Step::Settled {
             return Ok(Turn::Settled(if self.resting.is_some() { Again::Tick } else { again }));
         }

@@ -1,6 +1,6 @@
 //! What all workers of the process share.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -65,7 +65,9 @@ pub struct Context {
     pub override_addresses: Mutex<Vec<String>>,
     /// Addresses of the node on interfaces with RDMA, as it was last seen.
     pub rdma: Mutex<Vec<String>>,
-    /// The node's drives may have changed.
+    /// By volume whose array is over and can be taken away from its users by a reboot only: why.
+    pub stuck: Mutex<BTreeMap<String, String>>,
+    /// The node's drives, or what else its object says, may have changed.
     pub node_changed: Notify,
     /// One per volume: an assembly that takes a local leg, and the leg's ledger, never change at the same time.
     pub gates: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
@@ -96,6 +98,18 @@ impl Context {
     pub fn listen(&self) -> Vec<String> {
         let named = self.override_addresses.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if named.is_empty() { self.addresses.clone() } else { named }
+    }
+
+    /// Takes note of whether only a reboot lets go of the volume.
+    pub fn note_stuck(&self, volume: &str, why: Option<String>) {
+        let mut stuck = self.stuck.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = match &why {
+            Some(why) => stuck.insert(volume.to_owned(), why.clone()),
+            None => stuck.remove(volume),
+        };
+        if before != why {
+            self.node_changed.notify_one();
+        }
     }
 
     /// Runs a host call on a thread of its own, so that one that hangs holds up nobody else.

@@ -33,6 +33,7 @@ pub fn perform(host: &dyn Host, step: &Step) -> Result<Found, HostError> {
         Step::Mkfs { device, filesystem } => host.mkfs(device, filesystem)?,
         Step::Mount { device, filesystem, at } => host.mount(device, filesystem, at)?,
         Step::Unmount { at } => host.unmount(at)?,
+        Step::Evict { device } => evict(host, device)?,
         Step::StopArray { device } => host.stop_array(device)?,
         Step::Disconnect { nqn } => host.disconnect(nqn)?,
         Step::RemoveMember { device, name } => host.remove_member(device, name)?,
@@ -79,6 +80,16 @@ fn assemble(host: &dyn Host, spec: &ArraySpec) -> Result<(), HostError> {
     host.assemble(spec)
 }
 
+/// That somebody is left is a failure: nothing may be released.
+fn evict(host: &dyn Host, device: &Path) -> Result<(), HostError> {
+    let left = host.evict(device)?;
+    if left.is_empty() {
+        return Ok(());
+    }
+    let action = format!("take {} away from its users", device.display());
+    Err(HostError::Busy { action, cause: format!("{} cannot be killed", left.join(", ")) })
+}
+
 fn foreign(device: &Path, found: &str) -> HostError {
     HostError::Conflict {
         action: format!("start the array from {}", device.display()),
@@ -96,6 +107,10 @@ pub fn remember(memory: &mut Memory, step: &Step, found: Found) {
             memory.content = None;
         }
         (Step::Assemble(_), _) => memory.assembled = true,
+        (Step::Evict { .. }, _) => {
+            memory.evicted = true;
+            memory.stuck = None;
+        }
         (Step::Wipe { .. }, _) => {
             memory.wiped = true;
             memory.content = None;
@@ -122,7 +137,10 @@ pub fn regret(memory: &mut Memory, step: &Step, error: &HostError, published: bo
         memory.failed = Some(Failure { message, conflict: reason == conditions::REASON_CONFLICT });
         return;
     }
-    if matches!(step, Step::Mount { .. } | Step::Unmount { .. } | Step::StopArray { .. }) {
+    if matches!(step, Step::Evict { .. }) {
+        memory.stuck = Some(message.clone());
+    }
+    if matches!(step, Step::Evict { .. } | Step::Mount { .. } | Step::Unmount { .. } | Step::StopArray { .. }) {
         memory.trouble = Some(Trouble { step: step.to_string(), reason, message });
     }
 }

@@ -173,4 +173,7 @@ impl<H: Host> Host for CrashHost<H> {
     fn unmount(&self, at: &Path) -> Result<()> {
         self.act(|h| h.unmount(at))
     }
+    fn evict(&self, array: &Path) -> Result<Vec<String>> {
+        self.act(|h| h.evict(array))
+    }
 }

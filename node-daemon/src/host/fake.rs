@@ -85,6 +85,11 @@ impl FakeFabric {
         self.world().steal(node, leg);
     }
 
+    /// Something of the kernel, which nobody can kill, uses the volume's array.
+    pub fn open(&self, node: &str, array: Uuid) {
+        self.world().open(node, array);
+    }
+
     /// Whoever opened such an array has closed it.
     pub fn close(&self, node: &str) {
         self.world().close(node);
@@ -235,6 +240,9 @@ impl Host for FakeHost {
     }
     fn mount(&self, device: &Path, filesystem: &str, at: &Path) -> Result<()> {
         self.fabric.world().mount(&self.node, device, filesystem, at)
+    }
+    fn evict(&self, array: &Path) -> Result<Vec<String>> {
+        self.fabric.world().evict(&self.node, array)
     }
     fn unmount(&self, at: &Path) -> Result<()> {
         let mut world = self.fabric.world();

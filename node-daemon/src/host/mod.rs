@@ -430,4 +430,8 @@ pub trait Host: Send + Sync {
     fn mount(&self, device: &Path, filesystem: &str, at: &Path) -> Result<()>;
     /// Unmounts.
     fn unmount(&self, at: &Path) -> Result<()>;
+    /// Takes the array away from everybody, so that the writes that it holds may end without anybody seeing how: detaches its mounts in
+    /// every namespace and kills whoever has a file of it. Answers with who is left that may still see it; nobody is, when the array
+    /// may be released. Where a user cannot be killed nothing is done to the others.
+    fn evict(&self, array: &Path) -> Result<Vec<String>>;
 }

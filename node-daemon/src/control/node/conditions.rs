@@ -1,5 +1,7 @@
 //! How fit the node is, as conditions. Pure.
 
+use std::collections::BTreeMap;
+
 use meshstor_crds::conditions::{self as c, Want};
 
 use crate::host::{DriveFacts, DriveFault, NodeFacts, Unusable};
@@ -15,6 +17,16 @@ pub(super) fn wants(facts: &NodeFacts, addresses: &[String]) -> Vec<Want> {
     let mut wants = ready(facts, &kernel, addresses);
     wants.extend([kernel, assembly(facts), drives(&facts.drives)]);
     wants
+}
+
+/// Whether only a reboot lets go of some volume, by volume and with the reason.
+pub(super) fn reboot(stuck: &BTreeMap<String, String>) -> Want {
+    if stuck.is_empty() {
+        return Want::new(c::REBOOT_REQUIRED, false, c::REASON_OK, "no array here outlives its epoch");
+    }
+    let each: Vec<String> = stuck.iter().map(|(volume, why)| format!("{volume}: {why}")).collect();
+    let message = format!("{}; its writes stay held until the node reboots", each.join("; "));
+    Want::new(c::REBOOT_REQUIRED, true, c::REASON_WRITES_HELD, message)
 }
 
 /// Those of a node that could not be looked at.
@@ -96,6 +108,16 @@ fn drives(drives: &[DriveFacts]) -> Want {
 mod tests {
     use super::*;
     use crate::host::Assembly;
+
+    /// I7: a node that must reboot says so and why, and one that need not does not.
+    #[test]
+    fn a_node_that_holds_writes_of_an_old_epoch_must_reboot() {
+        let free = reboot(&BTreeMap::new());
+        assert_eq!((free.status, free.reason), (Some(false), c::REASON_OK));
+        let held = reboot(&BTreeMap::from([("v".to_owned(), "block device dm-0 cannot be killed".to_owned())]));
+        assert_eq!((held.status, held.reason), (Some(true), c::REASON_WRITES_HELD));
+        assert!(held.message.starts_with("v: block device dm-0"), "{}", held.message);
+    }
 
     fn facts() -> NodeFacts {
         let there = |name: &&str| ((*name).to_owned(), true, String::new());

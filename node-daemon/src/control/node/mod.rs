@@ -2,7 +2,7 @@
 
 mod conditions;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -29,6 +29,7 @@ pub async fn keep(ctx: Arc<Context>, client: Client) {
     let api: Api<MeshNode> = Api::all(client);
     let mut written = None;
     let mut seen = look(&ctx).await;
+    let mut told = BTreeMap::new();
     let mut looked = Instant::now();
     let mut due = Instant::now();
     loop {
@@ -57,9 +58,11 @@ pub async fn keep(ctx: Arc<Context>, client: Client) {
             let before = std::mem::replace(&mut seen, look(&ctx).await);
             looked = Instant::now();
             // What is as it was waits for the next heartbeat.
-            if seen != before {
+            let stuck = ctx.stuck.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            if seen != before || stuck != told {
                 due = Instant::now();
             }
+            told = stuck;
         }
     }
 }
@@ -85,7 +88,8 @@ async fn turn(
         ctx.rdma.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&facts.rdma);
     }
     let old = object.status.clone().unwrap_or_default();
-    object.status = Some(status(&old, seen, ctx.listen(), object.metadata.generation, &now()));
+    let stuck = ctx.stuck.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    object.status = Some(status(&old, seen, &stuck, ctx.listen(), object.metadata.generation, &now()));
     let params = PostParams::default();
     Ok(ask(format!("node {}", ctx.node), api.replace_status(&ctx.node, &params, &object)).await?)
 }
@@ -101,17 +105,19 @@ async fn get_or_create(ctx: &Context, api: &Api<MeshNode>) -> Result<MeshNode, C
 fn status(
     old: &MeshNodeStatus,
     seen: &Result<NodeFacts, String>,
+    stuck: &BTreeMap<String, String>,
     addresses: Vec<String>,
     generation: Option<i64>,
     now: &Time,
 ) -> MeshNodeStatus {
-    let (shown, wants) = match seen {
+    let (shown, mut wants) = match seen {
         Ok(facts) => {
             let rdma_addresses = addresses.iter().filter(|a| facts.rdma.contains(a)).cloned().collect();
             (MeshNodeStatus { rdma_addresses, ..filled(facts.clone()) }, conditions::wants(facts, &addresses))
         }
         Err(error) => (old.clone(), conditions::unseen(error)),
     };
+    wants.push(conditions::reboot(stuck));
     let conditions = c::apply(&old.conditions, &wants, generation, now);
     MeshNodeStatus { observed_generation: generation, conditions, addresses, heartbeat: Some(now.clone()), ..shown }
 }

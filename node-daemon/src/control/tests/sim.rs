@@ -143,6 +143,7 @@ impl Sim {
             timing: Timing { hold: Duration::ZERO, full: Duration::from_secs(3600), ..Timing::default() },
             override_addresses: Mutex::default(),
             rdma: Mutex::default(),
+            stuck: Mutex::default(),
             node_changed: Notify::new(),
             gates: Mutex::default(),
         })

@@ -133,7 +133,23 @@ impl World {
         node.arrays.push(Array { spec, device, members: vec![member], mounts, stranger: true, open: true });
     }
 
-    /// Whoever had arrays of the node open that are none of ours has closed them.
+    /// Mounts are detached and whoever used them dies; what uses the array from within the kernel stays.
+    pub(super) fn evict(&mut self, node: &str, device: &Path) -> Result<Vec<String>> {
+        let Some(array) = self.node_mut(node)?.arrays.iter_mut().find(|a| a.device == device) else { return Ok(vec![]) };
+        if array.open {
+            return Ok(vec!["block device dm-0".to_owned()]);
+        }
+        array.mounts.clear();
+        Ok(vec![])
+    }
+
+    /// Something of the kernel uses the array.
+    pub(super) fn open(&mut self, name: &str, array: Uuid) {
+        let arrays = self.nodes.get_mut(name).map(|n| n.arrays.iter_mut());
+        arrays.into_iter().flatten().filter(|a| a.spec.uuid == array).for_each(|a| a.open = true);
+    }
+
+    /// Whoever had arrays of the node open has closed them.
     pub(super) fn close(&mut self, name: &str) {
         let arrays = self.nodes.get_mut(name).map(|n| n.arrays.iter_mut());
         arrays.into_iter().flatten().for_each(|a| a.open = false);

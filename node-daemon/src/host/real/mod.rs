@@ -11,6 +11,7 @@ mod direct;
 mod disk;
 mod drives;
 mod error;
+mod evict;
 mod fabrics;
 mod floor;
 mod fs;
@@ -27,11 +28,14 @@ mod node;
 mod nvmet;
 mod pattern;
 mod probe;
+mod proc;
 mod revoke;
 mod superblock;
 mod sysfs;
 mod udev;
 mod zero;
+
+pub use evict::detach_if_asked;
 
 use super::{
     ArrayFacts, ArrayMember, ArraySpec, ConnectSpec, ConnectionFacts, Content, ExportFacts, ExportSpec, Host,
@@ -272,5 +276,8 @@ impl Host for RealHost {
     }
     fn unmount(&self, at: &Path) -> Result<()> {
         self.unmount_at(at)
+    }
+    fn evict(&self, array: &Path) -> Result<Vec<String>> {
+        self.evict_from(array)
     }
 }

@@ -25,7 +25,7 @@ pub(super) fn device_at(mountinfo: &str, at: &std::path::Path) -> Option<String>
 }
 
 /// Undoes the kernel's `\040` for space, tab, newline and backslash.
-fn unescape(field: &str) -> String {
+pub(super) fn unescape(field: &str) -> String {
     let mut bytes = Vec::with_capacity(field.len());
     let mut rest = field.as_bytes();
     while let Some((first, tail)) = rest.split_first() {

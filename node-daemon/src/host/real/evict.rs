@@ -1,0 +1,268 @@
+//! Taking a device away from everybody, so that the writes that it holds may end without anybody seeing how.
+//!
+//! The order is: its mounts are detached in every namespace, so that nobody new comes in; whoever has a file of it is sent
+//! `SIGKILL`; and it is looked whether that waits for everybody. A process that sleeps in such a write sees nothing any more: it
+//! dies before it returns. What of the kernel itself uses the device cannot be killed: then nothing is touched.
+
+use super::super::Result;
+use super::command::Tool;
+use super::error::{Doing, failed};
+use super::{RealHost, mounts, proc, sysfs};
+use rustix::fs::{FileType, Stat, major, makedev, minor, stat};
+use rustix::mount::{UnmountFlags, unmount};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::AsFd as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+/// First argument of this program when it is to detach a mount: `… detach-mount <pid> <path>`, in the namespace of that process.
+pub const DETACH: &str = "detach-mount";
+/// The same, after it has let go of every file that it inherited.
+const DETACH_BARE: &str = "detach-mount-bare";
+/// How long detaching and dying may take before it is said who is left; both take no time where they succeed.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// A block device by its number.
+#[derive(Clone, Copy)]
+struct Device(u64);
+
+impl Device {
+    fn has(self, stat: &Stat) -> bool {
+        stat.st_dev == self.0 || (FileType::from_raw_mode(stat.st_mode) == FileType::BlockDevice && stat.st_rdev == self.0)
+    }
+}
+
+/// A mount of the device in one mount namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Mounted {
+    /// A process of the namespace; none for that of this process.
+    inside: Option<i32>,
+    at: PathBuf,
+}
+
+/// What the program does when it was started to detach a mount; nothing otherwise.
+///
+/// It is a process of its own, for it may get to be the last user of the file system and then sleep until the held writes end. It lets
+/// go of the daemon's lock first, which all tools inherit: a daemon that is started again must not wait for it.
+pub fn detach_if_asked(args: &[String]) -> Option<std::process::ExitCode> {
+    let (mode, pid, at) = match args {
+        [_, mode, pid, at] => (mode.as_str(), pid, at),
+        _ => return None,
+    };
+    let done = match mode {
+        DETACH => {
+            close_fds::set_fds_cloexec(3, &[]);
+            Err(Command::new("/proc/self/exe").args([DETACH_BARE, pid, at]).exec())
+        }
+        DETACH_BARE => detach(pid, Path::new(at)),
+        _ => return None,
+    };
+    Some(match done {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(%error, at, "detach a mount");
+            std::process::ExitCode::FAILURE
+        }
+    })
+}
+
+fn detach(pid: &str, at: &Path) -> std::io::Result<()> {
+    if pid != "self" {
+        let namespace = std::fs::File::open(Path::new("/proc").join(pid).join("ns/mnt"))?;
+        move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Mount))?;
+    }
+    Ok(unmount(at, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)?)
+}
+
+impl RealHost {
+    /// See the module. Answers with who is left; nobody is, when the device may be released.
+    pub(super) fn evict_from(&self, array: &Path) -> Result<Vec<String>> {
+        let action = || format!("take {} away from its users", array.display());
+        let Some(block) = self.block_of(array) else { return Ok(vec![]) };
+        let number = sysfs::read(block.join("dev")).ok_or_else(|| failed(action(), "its number cannot be read"))?;
+        let parsed = number.split_once(':').and_then(|(a, b)| Some(makedev(a.parse().ok()?, b.parse().ok()?)));
+        let device = Device(parsed.ok_or_else(|| failed(action(), format!("its number is {number:?}")))?);
+        let kernel = self.kernel_users(&block, device, &number).doing(action)?;
+        if !kernel.is_empty() {
+            return Ok(kernel);
+        }
+        self.detach_all(&number).doing(action)?;
+        let mut left = vec![];
+        let dead = sysfs::wait_for(PATIENCE, || {
+            left = self.kill_users(device);
+            left.is_empty().then_some(())
+        });
+        if dead.is_some() {
+            // Whoever came in by a mount that was still there is seen now.
+            left = self.mounted(&number).iter().map(|m| format!("a mount at {}", m.at.display())).collect();
+            left.extend(self.kill_users(device));
+        }
+        Ok(left)
+    }
+
+    /// What of the kernel uses the device: stacked block devices, loop devices, swap, stacked file systems, the NFS server.
+    fn kernel_users(&self, block: &Path, device: Device, number: &str) -> std::io::Result<Vec<String>> {
+        let mut users: Vec<String> =
+            sysfs::names(block.join("holders")).into_iter().map(|name| format!("block device {name}")).collect();
+        let here = |path: &str| stat(self.config.root.join(mounts::unescape(path).trim_start_matches('/')));
+        let swaps = std::fs::read_to_string(self.config.proc.join("swaps"))?;
+        // One whose file cannot be looked at may be here.
+        let swaps = proc::swaps(&swaps).into_iter().filter(|path| here(path).map_or(true, |s| device.has(&s)));
+        users.extend(swaps.map(|path| format!("swap {path}")));
+        users.extend(self.loops_on(number));
+        let points: BTreeSet<PathBuf> = self.mounted(number).into_iter().map(|m| m.at).collect();
+        for table in self.tables().values() {
+            let on_it = |options: &str| {
+                let paths = options.split([',', ':', '=']);
+                paths.into_iter().any(|path| points.iter().any(|p| Path::new(path).starts_with(p)))
+            };
+            let stacked = proc::stacked(&table.text).into_iter().filter(|(_, options)| on_it(options));
+            users.extend(stacked.map(|(at, _)| format!("a stacked file system at {at}")));
+        }
+        let exports = sysfs::table(self.config.proc.join("fs/nfsd/exports")).unwrap_or_default();
+        let exported = exports.lines().filter(|l| !l.starts_with('#')).filter_map(|l| l.split_ascii_whitespace().next());
+        let exported = exported.filter(|path| here(path).is_ok_and(|s| device.has(&s)));
+        users.extend(exported.map(|path| format!("the NFS server, by {path}")));
+        Ok(users)
+    }
+
+    /// Loop devices over files of the device.
+    fn loops_on(&self, number: &str) -> Vec<String> {
+        let class = self.config.sys.join("class/block");
+        let used = |name: &String| name.starts_with("loop") && class.join(name).join("loop").exists();
+        if !sysfs::names(&class).iter().any(used) {
+            return vec![];
+        }
+        let list = Tool::new("losetup").args(["--list", "--noheadings", "--raw", "--output", "NAME,BACK-MAJ:MIN"]).run();
+        let Ok(list) = list else { return vec!["a loop device, for losetup does not say of what".to_owned()] };
+        let on = |line: &str| line.split_once(' ').filter(|(_, back)| back.trim() == number).map(|(name, _)| name.to_owned());
+        list.lines().filter_map(on).map(|name| format!("loop device {name}")).collect()
+    }
+
+    /// One `mountinfo` of each mount namespace, by the namespace.
+    fn tables(&self) -> BTreeMap<PathBuf, Table> {
+        let namespace = |pid: &str| std::fs::read_link(self.config.proc.join(pid).join("ns/mnt")).ok();
+        let table = |pid: &str| sysfs::table(self.config.proc.join(pid).join("mountinfo"));
+        let mut tables = BTreeMap::new();
+        if let (Some(own), Some(text)) = (namespace("self"), table("self")) {
+            tables.insert(own, Table { inside: None, text });
+        }
+        for pid in self.processes() {
+            let Some(ns) = namespace(&pid.to_string()).filter(|ns| !tables.contains_key(ns)) else { continue };
+            if let Some(text) = table(&pid.to_string()) {
+                tables.insert(ns, Table { inside: Some(pid), text });
+            }
+        }
+        tables
+    }
+
+    /// Every mount of the device, in all namespaces, the last mounted first.
+    fn mounted(&self, number: &str) -> Vec<Mounted> {
+        let tables = self.tables();
+        let each = tables.values().flat_map(|table| {
+            let points = mounts::points(&table.text, number).into_iter().rev();
+            points.map(|at| Mounted { inside: table.inside, at })
+        });
+        each.collect()
+    }
+
+    fn detach_all(&self, number: &str) -> std::io::Result<()> {
+        // One that goes takes its copies in other namespaces with it: it is looked again after each.
+        let mut tried: Vec<Mounted> = vec![];
+        while let Some(next) = self.mounted(number).into_iter().find(|m| !tried.contains(m)) {
+            let inside = next.inside.map_or_else(|| "self".to_owned(), |pid| pid.to_string());
+            let mut child = Command::new("/proc/self/exe")
+                .args([DETACH, &inside])
+                .arg(&next.at)
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .spawn()?;
+            let gone = sysfs::wait_for(PATIENCE, || (!self.mounted(number).contains(&next)).then_some(()));
+            if gone.is_none() {
+                tracing::warn!(at = %next.at.display(), "a mount could not be detached");
+            }
+            // It may sleep until the held writes end.
+            std::thread::spawn(move || child.wait());
+            tried.push(next);
+        }
+        Ok(())
+    }
+
+    fn processes(&self) -> Vec<i32> {
+        sysfs::names(&self.config.proc).iter().filter_map(|name| name.parse().ok()).collect()
+    }
+
+    /// Sends `SIGKILL` to every process that has a file of the device; names those for which none waits.
+    fn kill_users(&self, device: Device) -> Vec<String> {
+        let mut left = vec![];
+        for pid in self.processes() {
+            let dir = self.config.proc.join(pid.to_string());
+            // What is found is of the process of this descriptor, or of one before it that had the number.
+            let Some(handle) = Pid::from_raw(pid).and_then(|p| pidfd_open(p, PidfdFlags::empty()).ok()) else { continue };
+            if !self.uses(&dir, device) {
+                continue;
+            }
+            let ours = u32::try_from(pid) == Ok(std::process::id()) || pid == 1;
+            let sent = !ours && pidfd_send_signal(&handle, Signal::KILL).is_ok();
+            if !sent || !all_doomed(&dir) {
+                let stat = sysfs::table(dir.join("stat")).unwrap_or_default();
+                left.push(format!("process {pid} ({})", proc::name(&stat)));
+            }
+        }
+        left
+    }
+
+    /// Whether any task of a process has a file of the device: open, mapped, as its program or its directory.
+    fn uses(&self, dir: &Path, device: Device) -> bool {
+        let links = ["cwd", "root", "exe"];
+        let task = |task: PathBuf| {
+            let of = links.iter().any(|link| is_on(&task.join(link), device) == Some(true));
+            of || sysfs::names(task.join("fd")).iter().any(|fd| {
+                // A file system that was shut down answers no `stat`.
+                is_on(&task.join("fd").join(fd), device).unwrap_or_else(|| !elsewhere(&task, fd, device))
+            })
+        };
+        let tasks = sysfs::names(dir.join("task"));
+        let mapped = || sysfs::table(dir.join("maps")).is_some_and(|m| proc::maps(&m, major(device.0), minor(device.0)));
+        tasks.into_iter().any(|t| task(dir.join("task").join(t))) || mapped()
+    }
+}
+
+/// A `mountinfo`, and a process in whose namespace it was read; none for this one.
+struct Table {
+    inside: Option<i32>,
+    text: String,
+}
+
+/// Whether what a link of procfs leads to is on the device; none where that is not told.
+fn is_on(link: &Path, device: Device) -> Option<bool> {
+    match stat(link) {
+        Ok(found) => Some(device.has(&found)),
+        Err(rustix::io::Errno::NOENT | rustix::io::Errno::SRCH) => Some(false),
+        Err(_) => None,
+    }
+}
+
+/// Whether an open file is known to be on another device, by its mount.
+fn elsewhere(task: &Path, fd: &str, device: Device) -> bool {
+    let info = sysfs::table(task.join("fdinfo").join(fd)).unwrap_or_default();
+    let table = sysfs::table(task.join("mountinfo")).unwrap_or_default();
+    let found = proc::mount_id(&info).and_then(|id| proc::device_of_mount(&table, id));
+    found.is_some_and(|dev| dev != format!("{}:{}", major(device.0), minor(device.0)))
+}
+
+/// Whether no task of a process returns to user space any more; one that is gone does not.
+fn all_doomed(dir: &Path) -> bool {
+    let tasks = dir.join("task");
+    sysfs::names(&tasks).iter().all(|task| {
+        let read = |name: &str| sysfs::table(tasks.join(task).join(name));
+        match (read("stat"), read("status")) {
+            (Some(stat), Some(status)) => proc::is_doomed(&stat, &status),
+            _ => !tasks.join(task).exists(),
+        }
+    })
+}
