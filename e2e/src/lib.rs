@@ -21,6 +21,7 @@ pub mod manifests;
 pub mod mconsole;
 pub mod netns;
 pub mod page;
+pub mod partition;
 pub mod prerequisites;
 pub mod process;
 pub mod remote;

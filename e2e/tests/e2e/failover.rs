@@ -3,17 +3,23 @@
 use std::time::SystemTime;
 
 use anyhow::{Context as _, Result, ensure};
+use meshstor_e2e::api::{condition, ours};
 use meshstor_e2e::lab::Lab;
 use meshstor_e2e::load::Load;
+use meshstor_e2e::partition::{self, Cut, Way};
 use meshstor_e2e::say;
 use meshstor_e2e::timeline::{record_writes, seconds};
 use meshstor_e2e::volume::Volume;
-use meshstor_e2e::wait::secs;
+use meshstor_e2e::wait::{Look, holds_for, secs, wait_for, when};
 use serde_json::{Value, json};
 
 use crate::Test;
 
-pub(crate) const TESTS: &[Test] = &[("consumer_out_of_service_fails_over", out_of_service)];
+pub(crate) const TESTS: &[Test] = &[
+    ("consumer_out_of_service_fails_over", out_of_service),
+    ("isolated_consumer_is_fenced_and_comes_back", isolated),
+    ("held_writes_that_somebody_may_see_wait_for_a_reboot", kept_until_reboot),
+];
 
 /// Taint of a node that is shut down for good.
 const TAINT: &str = "node.kubernetes.io/out-of-service=nodeshutdown:NoExecute";
@@ -90,4 +96,110 @@ fn steps(lab: &Lab, said: SystemTime, took: f64) -> Result<()> {
     say!("given up 0 s, revoking {revoking:.2} s, started {started:.2} s, claimed {running:.2} s, mounted {took:.2} s");
     ensure!(revoking <= started && started <= running, "the steps are out of order");
     Ok(())
+}
+
+/// A person gives the consumer of the record's epoch up and wants the volume on another node.
+fn give_up(lab: &Lab, volume: &Volume<'_>, to: &str) -> Result<()> {
+    let term = volume.attachment()?["status"]["term"].clone();
+    let lost = json!({ "node": term["node"], "epoch": term["epoch"] });
+    let patch = json!({ "spec": { "lost": lost, "node": to, "mountPath": volume.mount_path() } });
+    lab.control.api.merge(&ours("meshattachments", &volume.name), &patch).map(drop)
+}
+
+fn arrays(lab: &Lab, node: &str) -> Result<String> {
+    Ok(lab.guest(node)?.shell("cd /sys/block && ls -d md* 2>/dev/null || true")?.trim().to_owned())
+}
+
+/// Under load the consumer is cut off from everything; its volume goes on elsewhere. What it held then is flushed nowhere.
+fn fenced<'a>(lab: &'a mut Lab, load: &Load, name: &str, before: &str) -> Result<(Volume<'a>, String, String, u64)> {
+    let (volume, consumer, _, other, path) = attached(lab, name)?;
+    lab.guest(&consumer)?.shell(&before.replace("$MOUNT", &path))?;
+    load.start(lab, &consumer, &path)?;
+    load.wait_for_progress(lab, &consumer, 100, secs(60))?;
+    partition::cut(lab.guest(&consumer)?, Cut::Both, Way::Both)?;
+    give_up(lab, &volume, &other)?;
+    let path = volume.wait_attached(&other, true)?;
+    ensure!(partition::dropped(lab.guest(&consumer)?)? > 0, "nothing was cut");
+    let held = load.journal(lab, &consumer)?.flushed();
+    holds_for("no write of a fenced consumer is acknowledged", secs(5), || {
+        let now = load.journal(lab, &consumer)?.flushed();
+        Ok(when(now == held, format!("{held} batches were flushed when it was fenced, and now {now}")))
+    })?;
+    load.verify(lab, &consumer, &other, &path)?;
+    lab.guest(&other)?.shell(&format!("echo newer > {path}/newer && sync {path}/newer"))?;
+    Ok((Volume::named(lab, name), consumer, other, held))
+}
+
+/// I1, I2: a consumer that is cut off and given up holds its writes. When it learns that its epoch is over, whoever waits for one is
+/// killed before it ends, its array is taken down, and its leg comes back by a rebuild.
+fn isolated(lab: &mut Lab) -> Result<()> {
+    let load = Load::new("fenced", 2048);
+    let (_, consumer, _, held) = fenced(lab, &load, "fenced", "true")?;
+    let lab = &*lab;
+    partition::heal(lab.guest(&consumer)?)?;
+    wait_for("the fenced array to be gone", secs(60), || {
+        let arrays = arrays(lab, &consumer)?;
+        Ok(if arrays.is_empty() { Look::Done(()) } else { Look::NotYet(arrays) })
+    })?;
+    let journal = load.journal(lab, &consumer)?;
+    ensure!(journal.flushed() == held, "{} batches were flushed, {held} when it was fenced", journal.flushed());
+    ensure!(journal.errors.is_empty(), "the writer saw {:?}", journal.errors);
+    let writers = lab.guest(&consumer)?.shell("pgrep -f '[/]run/share/writer' || true")?;
+    ensure!(writers.trim().is_empty(), "the writer still runs: {writers}");
+    let volume = Volume::named(lab, "fenced");
+    volume.wait_whole(2)?;
+    volume.detach()?;
+    let path = volume.attach(&consumer, true)?;
+    load.verify(lab, &consumer, &consumer, &path)?;
+    ensure!(
+        lab.guest(&consumer)?.shell(&format!("cat {path}/newer"))?.trim() == "newer",
+        "a write of the new epoch is lost"
+    );
+    volume.detach()?;
+    volume.delete()
+}
+
+/// I1, I7: where something of the kernel could see the held writes end (here a loop device over a file of the volume), nothing is killed
+/// and nothing is released: the node says that it must reboot, nothing is attached there, and after the reboot all is as before.
+fn kept_until_reboot(lab: &mut Lab) -> Result<()> {
+    let load = Load::new("kept", 2048);
+    let loop_device = "truncate -s 1M $MOUNT/image && sync && losetup /dev/loop7 $MOUNT/image";
+    let (_, consumer, _, held) = fenced(lab, &load, "kept", loop_device)?;
+    partition::heal(lab.guest(&consumer)?)?;
+    let said = |want: &str| {
+        wait_for(&format!("RebootRequired={want} on {consumer}"), secs(90), || {
+            let node = lab.control.api.get(&ours("meshnodes", &consumer))?;
+            let found = condition(&node, "RebootRequired").clone();
+            Ok(if found["status"] == want { Look::Done(found) } else { Look::NotYet(found.to_string()) })
+        })
+    };
+    let found = said("True");
+    if found.is_err() {
+        eprintln!("{}", lab.guest(&consumer)?.shell("for t in /proc/$(pgrep -f 'meshstor-node-daemo[n]' | head -1)/task/*; do echo $t $(cat $t/comm) $(cat $t/wchan); cat $t/stack; done")?);
+    }
+    let found = found?;
+    let message = found["message"].as_str().unwrap_or_default();
+    ensure!(
+        found["reason"] == "WritesHeld" && message.contains("kept: ") && message.contains("loop7"),
+        "it says {found}"
+    );
+    ensure!(!arrays(lab, &consumer)?.is_empty(), "the array is gone");
+    ensure!(load.journal(lab, &consumer)?.flushed() == held, "a held write was acknowledged");
+    let volume = Volume::named(lab, "kept");
+    volume.detach()?;
+    volume.want_on(&consumer, true)?;
+    volume.wait("to say why it is not attached there", secs(60), |v| {
+        condition(v, "Ready")["message"].as_str().is_some_and(|m| m.contains("must reboot first"))
+    })?;
+    lab.reboot_as(&consumer, |_| {})?;
+    let volume = Volume::named(lab, "kept");
+    let path = volume.wait_attached(&consumer, true)?;
+    load.verify(lab, &consumer, &consumer, &path)?;
+    ensure!(
+        lab.guest(&consumer)?.shell(&format!("cat {path}/newer"))?.trim() == "newer",
+        "a write of the new epoch is lost"
+    );
+    volume.wait_whole(2)?;
+    volume.detach()?;
+    volume.delete()
 }

@@ -112,6 +112,11 @@ impl Context {
         }
     }
 
+    /// By volume that only a reboot lets go of: why.
+    pub fn stuck(&self) -> BTreeMap<String, String> {
+        self.stuck.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Runs a host call on a thread of its own, so that one that hangs holds up nobody else.
     pub async fn blocking<T, F>(&self, call: F) -> Result<T, TurnError>
     where

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use kube::api::PostParams;
 use kube::{Api, Client};
+use tokio::task::JoinSet;
 use meshstor_crds::conditions as c;
 use meshstor_crds::{Capability, Drive, Extent, Kernel, MeshNode, MeshNodeSpec, MeshNodeStatus, Time};
 
@@ -24,14 +25,14 @@ const ID_MAX: usize = 128;
 const HEARTBEAT: Duration = Duration::from_secs(30);
 
 /// Keeps the `MeshNode` until the process ends. The node is looked at when its drives changed and every now and then; a heartbeat
-/// in between repeats what was seen.
+/// in between repeats what was seen. A look may hang with a drive, or with a file system whose writes are held: the heartbeat goes on
+/// beside it.
 pub async fn keep(ctx: Arc<Context>, client: Client) {
     let api: Api<MeshNode> = Api::all(client);
-    let mut written = None;
-    let mut seen = look(&ctx).await;
-    let mut told = BTreeMap::new();
-    let mut looked = Instant::now();
-    let mut due = Instant::now();
+    let (mut written, mut told) = (None, BTreeMap::new());
+    let mut seen = look(Arc::clone(&ctx)).await;
+    let mut looks = JoinSet::new();
+    let (mut again, mut looked, mut due) = (false, Instant::now(), Instant::now());
     loop {
         if Instant::now() >= due {
             let pause = match turn(&ctx, &api, written.take(), &seen).await {
@@ -46,29 +47,38 @@ pub async fn keep(ctx: Arc<Context>, client: Client) {
             };
             due = Instant::now() + pause;
         }
-        let changed = tokio::select! {
-            () = tokio::time::sleep_until(due.into()) => false,
-            () = ctx.node_changed.notified() => true,
-        };
-        if changed {
-            // Several changes at once are one.
-            tokio::time::sleep(Duration::from_millis(500)).await;
-        }
-        if changed || seen.is_err() || looked.elapsed() >= ctx.timing.full {
-            let before = std::mem::replace(&mut seen, look(&ctx).await);
-            looked = Instant::now();
-            // What is as it was waits for the next heartbeat.
-            let stuck = ctx.stuck.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            if seen != before || stuck != told {
-                due = Instant::now();
+        tokio::select! {
+            () = tokio::time::sleep_until(due.into()) => {}
+            () = ctx.node_changed.notified() => {
+                // Several changes at once are one.
+                tokio::time::sleep(Duration::from_millis(500)).await;
+                again = true;
             }
+            Some(new) = looks.join_next() => {
+                looked = Instant::now();
+                let new = new.unwrap_or_else(|error| Err(error.to_string()));
+                // What is as it was waits for the next heartbeat.
+                if new != seen {
+                    due = Instant::now();
+                }
+                seen = new;
+            }
+        }
+        let stuck = ctx.stuck();
+        if stuck != told {
+            due = Instant::now();
             told = stuck;
+        }
+        let wanted = again || seen.is_err() || looked.elapsed() >= ctx.timing.full;
+        if wanted && looks.is_empty() {
+            looks.spawn(look(Arc::clone(&ctx)));
+            again = false;
         }
     }
 }
 
 /// The node's facts, or why it cannot be looked at.
-async fn look(ctx: &Context) -> Result<NodeFacts, String> {
+async fn look(ctx: Arc<Context>) -> Result<NodeFacts, String> {
     ctx.blocking(|host| host.node()).await.map_err(|error| error.to_string())
 }
 
@@ -88,8 +98,7 @@ async fn turn(
         ctx.rdma.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&facts.rdma);
     }
     let old = object.status.clone().unwrap_or_default();
-    let stuck = ctx.stuck.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    object.status = Some(status(&old, seen, &stuck, ctx.listen(), object.metadata.generation, &now()));
+    object.status = Some(status(&old, seen, &ctx.stuck(), ctx.listen(), object.metadata.generation, &now()));
     let params = PostParams::default();
     Ok(ask(format!("node {}", ctx.node), api.replace_status(&ctx.node, &params, &object)).await?)
 }

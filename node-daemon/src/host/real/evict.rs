@@ -32,7 +32,8 @@ struct Device(u64);
 
 impl Device {
     fn has(self, stat: &Stat) -> bool {
-        stat.st_dev == self.0 || (FileType::from_raw_mode(stat.st_mode) == FileType::BlockDevice && stat.st_rdev == self.0)
+        stat.st_dev == self.0
+            || (FileType::from_raw_mode(stat.st_mode) == FileType::BlockDevice && stat.st_rdev == self.0)
     }
 }
 
@@ -124,7 +125,8 @@ impl RealHost {
             users.extend(stacked.map(|(at, _)| format!("a stacked file system at {at}")));
         }
         let exports = sysfs::table(self.config.proc.join("fs/nfsd/exports")).unwrap_or_default();
-        let exported = exports.lines().filter(|l| !l.starts_with('#')).filter_map(|l| l.split_ascii_whitespace().next());
+        let exported =
+            exports.lines().filter(|l| !l.starts_with('#')).filter_map(|l| l.split_ascii_whitespace().next());
         let exported = exported.filter(|path| here(path).is_ok_and(|s| device.has(&s)));
         users.extend(exported.map(|path| format!("the NFS server, by {path}")));
         Ok(users)
@@ -137,9 +139,12 @@ impl RealHost {
         if !sysfs::names(&class).iter().any(used) {
             return vec![];
         }
-        let list = Tool::new("losetup").args(["--list", "--noheadings", "--raw", "--output", "NAME,BACK-MAJ:MIN"]).run();
+        let list =
+            Tool::new("losetup").args(["--list", "--noheadings", "--raw", "--output", "NAME,BACK-MAJ:MIN"]).run();
         let Ok(list) = list else { return vec!["a loop device, for losetup does not say of what".to_owned()] };
-        let on = |line: &str| line.split_once(' ').filter(|(_, back)| back.trim() == number).map(|(name, _)| name.to_owned());
+        let on = |line: &str| {
+            line.split_once(' ').filter(|(_, back)| back.trim() == number).map(|(name, _)| name.to_owned())
+        };
         list.lines().filter_map(on).map(|name| format!("loop device {name}")).collect()
     }
 
@@ -202,7 +207,9 @@ impl RealHost {
         for pid in self.processes() {
             let dir = self.config.proc.join(pid.to_string());
             // What is found is of the process of this descriptor, or of one before it that had the number.
-            let Some(handle) = Pid::from_raw(pid).and_then(|p| pidfd_open(p, PidfdFlags::empty()).ok()) else { continue };
+            let Some(handle) = Pid::from_raw(pid).and_then(|p| pidfd_open(p, PidfdFlags::empty()).ok()) else {
+                continue;
+            };
             if !self.uses(&dir, device) {
                 continue;
             }
@@ -227,7 +234,8 @@ impl RealHost {
             })
         };
         let tasks = sysfs::names(dir.join("task"));
-        let mapped = || sysfs::table(dir.join("maps")).is_some_and(|m| proc::maps(&m, major(device.0), minor(device.0)));
+        let mapped =
+            || sysfs::table(dir.join("maps")).is_some_and(|m| proc::maps(&m, major(device.0), minor(device.0)));
         tasks.into_iter().any(|t| task(dir.join("task").join(t))) || mapped()
     }
 }

@@ -103,7 +103,8 @@ mod tests {
 
     #[test]
     fn a_mount_is_known_by_its_number() {
-        let table = "36 35 9:100 / /mnt/a rw - ext4 /dev/md100 rw\n37 35 0:40 / /m rw - overlay o rw,lowerdir=/mnt/a/l\n";
+        let table =
+            "36 35 9:100 / /mnt/a rw - ext4 /dev/md100 rw\n37 35 0:40 / /m rw - overlay o rw,lowerdir=/mnt/a/l\n";
         assert_eq!(mount_id("pos:\t0\nflags:\t02\nmnt_id:\t36\nino:\t2\n"), Some("36"));
         assert_eq!(device_of_mount(table, "36"), Some("9:100"));
         assert_eq!(device_of_mount(table, "3"), None);
