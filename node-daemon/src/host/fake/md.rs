@@ -135,7 +135,9 @@ impl World {
 
     /// Mounts are detached and whoever used them dies; what uses the array from within the kernel stays.
     pub(super) fn evict(&mut self, node: &str, device: &Path) -> Result<Vec<String>> {
-        let Some(array) = self.node_mut(node)?.arrays.iter_mut().find(|a| a.device == device) else { return Ok(vec![]) };
+        let Some(array) = self.node_mut(node)?.arrays.iter_mut().find(|a| a.device == device) else {
+            return Ok(vec![]);
+        };
         if array.open {
             return Ok(vec!["block device dm-0".to_owned()]);
         }
