@@ -4,6 +4,7 @@ use super::super::{ConnectSpec, ConnectionFacts, ControllerState, Result};
 use super::direct::{Access, Direct};
 use super::error::{Doing, failed, unless_gone};
 use super::{RealHost, sysfs};
+use crate::ids::Nqn;
 use meshstor_crds::Transport;
 use meshstor_crds::naming::EXPORT_NQN_PREFIX;
 use std::io::{ErrorKind, Read, Write};
@@ -23,9 +24,10 @@ pub(super) fn controller_state(text: &str) -> Option<ControllerState> {
     }
 }
 
-/// Whether this may be the name of a subsystem of NVMe over fabrics. Pure.
+/// Whether this may be the name of a subsystem of NVMe over fabrics; one that begins as ours do is one of ours. Pure.
 fn is_nqn(text: &str) -> bool {
-    text.starts_with("nqn.") && text.len() <= 223 && text.bytes().all(|b| b.is_ascii_graphic())
+    let ours = !text.starts_with(EXPORT_NQN_PREFIX) || Nqn::parse(text).is_some();
+    ours && text.starts_with("nqn.") && text.len() <= 223 && text.bytes().all(|b| b.is_ascii_graphic())
 }
 
 /// The namespace's block device among the names in a directory: a head (`nvme3n1`), never a path of one (`nvme3c0n1`).

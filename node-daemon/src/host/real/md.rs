@@ -161,7 +161,8 @@ impl RealHost {
                 format!("{slots} slots, but {} is in slot {:?}", beyond.name, beyond.slot),
             ));
         }
-        let level = sysfs::needed(md.join("level"), "level", mdstate::level)?;
+        let level = |t: &str| mdstate::level(t).filter(|word| !(running && word.is_empty()));
+        let level = sysfs::needed(md.join("level"), "level", level)?;
         let layout = sysfs::parsed(md.join("layout"), "layout", mdstate::reshaped)?;
         let degraded = sysfs::number::<u32>(md.join("degraded"))?;
         let word = |t: &str| mdstate::action(t).map(|_| t.to_owned());

@@ -198,7 +198,11 @@ pub(super) fn device_node(dev: &Path, block: &Path) -> Result<Option<PathBuf>> {
         let name = text.lines().find_map(|l| l.strip_prefix("DEVNAME="))?;
         (!name.is_empty() && !name.split('/').any(|part| part.is_empty() || part == "..")).then(|| name.to_owned())
     };
-    Ok(parsed(block.join("uevent"), "event with a DEVNAME", name)?.map(|name| dev.join(name)))
+    let file = block.join("uevent");
+    match parsed(&file, "event with a DEVNAME", name)? {
+        None if exists(block)? => Err(bad(file, "it is not there")),
+        name => Ok(name.map(|name| dev.join(name))),
+    }
 }
 
 /// Whether a device node is that of this device and not of an earlier one with the same name.
