@@ -257,8 +257,14 @@ impl RealHost {
                 None | Some(Err(rustix::io::Errno::SRCH)) => continue,
                 Some(Err(_)) => None,
             };
-            if !self.uses(&dir, device).unwrap_or(true) {
-                continue;
+            match self.uses(&dir, device) {
+                Ok(true) => {}
+                Ok(false) => continue,
+                // It may be anybody: it is not killed, and not passed over.
+                Err(error) => {
+                    left.push(format!("process {pid}, perhaps ({error})"));
+                    continue;
+                }
             }
             let ours = u32::try_from(pid) == Ok(std::process::id()) || pid == 1;
             let sent = !ours && handle.is_some_and(|handle| pidfd_send_signal(&handle, Signal::KILL).is_ok());
