@@ -58,6 +58,16 @@ chaos-daemon: export MESHSTOR_PATIENCE ?= 3
 chaos-daemon: lab build ## Daemons killed at random moments of volumes' lives in every shape: ROUNDS=200 (about an hour), SEED=n replays
 	@$(call logged,MESHSTOR_CHAOS_ROUNDS=$(ROUNDS) MESHSTOR_CHAOS_SEED=$(SEED) cargo test --locked --workspace --test e2e -- daemons_killed_at_random_moments,chaos-daemon)
 
+# How long `make fuzz` goes on, in seconds, and how many cases each property gets in a round.
+CASES ?= 5000
+.PHONY: fuzz
+fuzz: ## Readers of kernel text against bent and random text: SECONDS=60, CASES=5000 a property and round
+	@cargo test --locked -p meshstor-node-daemon --lib --no-run; end=$$(( $$(date +%s) + $(or $(SECONDS),60) )); round=0; \
+	while [[ $$(date +%s) -lt $$end ]]; do \
+		round=$$((round + 1)); \
+		PROPTEST_CASES=$(CASES) cargo test --locked -q -p meshstor-node-daemon --lib -- host::real events ids; \
+	done; echo "$$round rounds of $(CASES) cases a property"
+
 .PHONY: test-kernel
 test-kernel: prerequisites ## The md patches, in brief: on 7.3, as modules in Debian's own 6.12, and across reboots
 	@$(call logged,kernel/tests/brief.sh,kernel)

@@ -123,6 +123,7 @@ fn lock(dir: &Path) -> anyhow::Result<File> {
 fn real(options: &Options) -> RealHost {
     let mut config = RealConfig::new(options.drives.clone(), options.ports.clone());
     config.run.clone_from(&options.state_dir);
+    config.node.clone_from(&options.node_name);
     RealHost::new(config)
 }
 

@@ -23,7 +23,7 @@ use super::leg::LegWorker;
 use super::observe::volume_uid;
 use super::stray::strays;
 use crate::events::News;
-use crate::host::{ArrayFacts, ConnectionFacts, Host, LegRef};
+use crate::host::{ArrayFacts, ConnectionFacts, Host, HostError, LegRef};
 use crate::ids::{self, Nqn};
 
 /// An object of a watch that changed.
@@ -96,8 +96,9 @@ pub struct Dispatch {
     again: bool,
 }
 
-/// What of ours is on this node.
-type Here = (Vec<ArrayFacts>, Vec<ConnectionFacts>, Vec<LegRef>, Vec<String>);
+/// What of ours is on this node, as far as it can be seen.
+type Here = (Seen<ArrayFacts>, Seen<ConnectionFacts>, Seen<LegRef>, Seen<String>);
+type Seen<T> = Result<Vec<T>, HostError>;
 
 impl Dispatch {
     /// Without workers yet.
@@ -215,7 +216,7 @@ impl Dispatch {
         self.again = !self.looks.is_empty();
         if !self.again {
             let ctx = Arc::clone(&self.ctx);
-            let look = |host: &dyn Host| Ok((host.arrays()?, host.connections()?, host.legs()?, host.exports()?));
+            let look = |host: &dyn Host| Ok((host.arrays(), host.connections(), host.legs(), host.exports()));
             self.looks.spawn(async move { ctx.blocking(look).await });
         }
     }
@@ -230,6 +231,10 @@ impl Dispatch {
             Ok(Err(error)) => return tracing::warn!(%error, "look for leftovers"),
             Err(error) => return tracing::warn!(%error, "look for leftovers"),
         };
+        // Whose it is that cannot be read nobody can tell here: everybody looks.
+        let unseen = arrays.is_err() || connections.is_err();
+        let (arrays, connections) = (told(arrays), told(connections));
+        let (legs, exports) = (told(legs), told(exports));
         let mut known = HashSet::new();
         for attachment in self.ctx.cluster.attachments() {
             let name = attachment.metadata.name.clone().unwrap_or_default();
@@ -237,7 +242,7 @@ impl Dispatch {
             let uuid = volume_uid(&attachment, &legs).map(|u| ids::array(&u));
             let uids: HashSet<_> = legs.iter().filter_map(|l| l.metadata.uid.as_deref()).collect();
             let connected = |nqn: &str| Nqn::parse(nqn).is_some_and(|n| uids.contains(n.leg_uid));
-            if arrays.iter().any(|a| Some(a.uuid) == uuid) || connections.iter().any(|c| connected(&c.nqn)) {
+            if unseen || arrays.iter().any(|a| Some(a.uuid) == uuid) || connections.iter().any(|c| connected(&c.nqn)) {
                 self.wake(Key::Attachment(name), true);
             }
             known.extend(uuid);
@@ -250,6 +255,14 @@ impl Dispatch {
             tracing::warn!(node = %self.ctx.node, "{stray} of no known leg is kept");
         }
     }
+}
+
+/// What could be seen; the log has why not.
+fn told<T>(seen: Seen<T>) -> Vec<T> {
+    seen.unwrap_or_else(|error| {
+        tracing::warn!(%error, "look for leftovers");
+        vec![]
+    })
 }
 
 async fn serve_leg(ctx: Arc<Context>, name: String, bell: &Notify) {

@@ -97,11 +97,11 @@ impl Ear {
             }
             news = news.and(configfs.drain());
         }
-        let mut md = News::of(self.arrays());
+        let mut md = self.arrays();
         md.names.extend(news.names.iter().filter(|n| n.starts_with("md")).cloned());
         let now = Instant::now();
         self.again = if md.is_empty() { self.again.filter(|at| *at > now) } else { Some(now + BOUND) };
-        news.and(md).and(News::of(self.mounts()))
+        news.and(md).and(self.mounts())
     }
 
     /// Returns when a source has something to tell, or it is time to read what MD has.
@@ -117,25 +117,62 @@ impl Ear {
     }
 
     /// Arrays that changed since the last call, with their members.
-    fn arrays(&mut self) -> BTreeSet<String> {
+    fn arrays(&mut self) -> News {
         // Opened anew: the kernel counts what is news from the opening of the file.
-        let Some((file, text)) = read(&self.sources.proc.join("mdstat")) else { return BTreeSet::new() };
-        self.mdstat = Some(file);
-        let before = std::mem::replace(&mut self.arrays, mdstat::arrays(&text));
-        mdstat::changed(&before, &self.arrays)
+        match read(&self.sources.proc.join("mdstat")) {
+            Ok(None) => News::default(),
+            Ok(Some((file, text))) => {
+                self.mdstat = Some(file);
+                let before = std::mem::replace(&mut self.arrays, mdstat::arrays(&text));
+                News::of(mdstat::changed(&before, &self.arrays))
+            }
+            Err(error) => unread("mdstat", &error),
+        }
     }
 
     /// Arrays whose mounts changed since the last call.
-    fn mounts(&mut self) -> BTreeSet<String> {
-        let Some((_, text)) = read(&self.sources.proc.join("self/mountinfo")) else { return BTreeSet::new() };
-        let before = std::mem::replace(&mut self.mounts, mountinfo::of_arrays(&text));
-        mountinfo::changed(&before, &self.mounts)
+    fn mounts(&mut self) -> News {
+        match read(&self.sources.proc.join("self/mountinfo")) {
+            Ok(None) => News::default(),
+            Ok(Some((_, text))) => {
+                let before = std::mem::replace(&mut self.mounts, mountinfo::of_arrays(&text));
+                News::of(mountinfo::changed(&before, &self.mounts))
+            }
+            Err(error) => unread("mountinfo", &error),
+        }
     }
 }
 
-fn read(path: &Path) -> Option<(File, String)> {
-    let mut file = File::open(path).ok()?;
-    let mut text = String::new();
-    file.read_to_string(&mut text).ok()?;
-    Some((file, text))
+/// A table that cannot be read tells of nothing: everybody looks.
+fn unread(table: &str, error: &io::Error) -> News {
+    tracing::warn!(table, %error, "not read");
+    News::missed()
+}
+
+/// A table; none without the module that makes it. Names in it need not be text: one of them must not hide the others.
+fn read(path: &Path) -> io::Result<Option<(File, String)>> {
+    let mut bytes = Vec::new();
+    let read = |mut file: File| file.read_to_end(&mut bytes).map(|_| file);
+    match File::open(path).and_then(read) {
+        Ok(file) => Ok(Some((file, String::from_utf8_lossy(&bytes).into_owned()))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_that_cannot_be_read_is_not_an_empty_one() {
+        let dir = std::env::temp_dir();
+        assert!(read(&dir).is_err());
+        assert!(read(&dir.join("meshstor-nothing-has-this-name")).unwrap().is_none());
+        let file = dir.join(format!("meshstor-mountinfo-{}", std::process::id()));
+        std::fs::write(&file, b"1 2 9:100 / /mnt/a rw - xfs a rw\n3 2 0:9 / /mnt/\xff rw - tmpfs b rw\n").unwrap();
+        let (_, text) = read(&file).unwrap().unwrap();
+        assert!(mountinfo::of_arrays(&text).contains_key("md100"));
+        std::fs::remove_file(file).unwrap();
+    }
 }

@@ -42,4 +42,13 @@ mod tests {
         assert!(news(&two, &two.replace("/x rw - ext4", "/y rw - ext4")).is_empty());
         assert!(of_arrays("36 35 9:1").is_empty());
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_read(before in "[ -~\n]{0,80}", now in "[ 0-9:/a-z\n-]{0,80}") {
+            let (before, now) = (of_arrays(&before), of_arrays(&now));
+            proptest::prop_assert!(changed(&now, &now).is_empty());
+            proptest::prop_assert_eq!(changed(&before, &now), changed(&now, &before));
+        }
+    }
 }

@@ -26,13 +26,31 @@ pub(super) struct Uevent {
     drive: Option<String>,
 }
 
-/// Reads a message; none for one that is not the kernel's, or says too little.
-pub(super) fn parse(message: &[u8]) -> Option<Uevent> {
-    let mut fields = message.split(|b| *b == 0).map(|f| std::str::from_utf8(f).unwrap_or_default());
-    fields.next().filter(|head| head.contains("@/"))?;
+/// What a message says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// Something of a device.
+    Event(Uevent),
+    /// The kernel's, and not understood: who it is about nobody can tell.
+    Garbled,
+    /// Not the kernel's.
+    Foreign,
+}
+
+/// Reads a message.
+pub(super) fn parse(message: &[u8]) -> Heard {
+    let mut fields = message.split(|b| *b == 0).map(std::str::from_utf8);
+    match fields.next() {
+        Some(Ok(head)) if head.contains("@/") => event(fields).map_or(Heard::Garbled, Heard::Event),
+        _ => Heard::Foreign,
+    }
+}
+
+fn event<'a>(fields: impl Iterator<Item = Result<&'a str, std::str::Utf8Error>>) -> Option<Uevent> {
     let (mut path, mut subsystem, mut partition) = (None, None, false);
     for field in fields {
-        match field.split_once('=') {
+        // What else is said may be no text: a label, or a serial number.
+        match field.ok().and_then(|f| f.split_once('=')) {
             Some(("DEVPATH", value)) => path = Some(value),
             Some(("SUBSYSTEM", value)) => subsystem = Some(value),
             Some(("DEVTYPE", value)) => partition = value == "partition",
@@ -45,9 +63,19 @@ pub(super) fn parse(message: &[u8]) -> Option<Uevent> {
     Some(Uevent { subsystem: subsystem?.to_owned(), name, drive })
 }
 
-impl Uevent {
+impl Heard {
     /// What it tells; `is_drive` knows which whole drives the daemon may use. Empty for devices that are none of ours.
     pub(super) fn news(self, is_drive: &dyn Fn(&str) -> bool) -> News {
+        match self {
+            Self::Event(event) => event.news(is_drive),
+            Self::Garbled => News::missed(),
+            Self::Foreign => News::default(),
+        }
+    }
+}
+
+impl Uevent {
+    fn news(self, is_drive: &dyn Fn(&str) -> bool) -> News {
         match self.subsystem.as_str() {
             "block" => {
                 let drives = is_drive(self.drive.as_deref().unwrap_or(&self.name));
@@ -83,8 +111,7 @@ impl Uevents {
         loop {
             match recv(&self.0, message.as_mut_slice(), RecvFlags::empty()) {
                 Ok((length, _)) => {
-                    let event = parse(message.get(..length).unwrap_or_default());
-                    news = news.and(event.map(|e| e.news(is_drive)).unwrap_or_default());
+                    news = news.and(parse(message.get(..length).unwrap_or_default()).news(is_drive));
                 }
                 // The buffer was full: the kernel says so once, then the rest comes.
                 Err(Errno::NOBUFS) => news.missed = true,
@@ -108,7 +135,7 @@ mod tests {
 
     fn news(text: &str) -> News {
         let ours = |name: &str| name.starts_with("ubd");
-        parse(text.replace(' ', "\0").as_bytes()).map(|e| e.news(&ours)).unwrap_or_default()
+        parse(text.replace(' ', "\0").as_bytes()).news(&ours)
     }
 
     /// As a 7.3 kernel sent them.
@@ -138,7 +165,17 @@ mod tests {
     fn other_devices_are_no_news() {
         assert!(news("add@/devices/virtual/bdi/9:77 DEVPATH=/devices/virtual/bdi/9:77 SUBSYSTEM=bdi").is_empty());
         assert!(news("libudev DEVPATH=/devices/virtual/block/md77 SUBSYSTEM=block").is_empty(), "not the kernel's");
-        assert!(news("add@/devices/x SUBSYSTEM=block").is_empty(), "no path");
+    }
+
+    #[test]
+    fn what_is_not_understood_of_the_kernel_makes_everybody_look() {
+        for text in [
+            "add@/devices/x SUBSYSTEM=block",
+            "add@/devices/x DEVPATH=/devices/x",
+            "add@/devices/x DEVPATH=/x/ SUBSYSTEM=block",
+        ] {
+            assert_eq!(news(text), News::missed(), "{text}");
+        }
     }
 
     proptest! {
@@ -149,10 +186,11 @@ mod tests {
 
         #[test]
         fn a_name_survives_whatever_else_is_said(name in "[a-z]{1,5}[0-9]{0,3}", more in "[A-Z]{1,6}=[ -~]{0,12}") {
-            prop_assume!(!more.starts_with("DEVPATH=") && !more.starts_with("SUBSYSTEM="));
+            prop_assume!(!["DEVPATH=", "SUBSYSTEM=", "DEVTYPE="].iter().any(|key| more.starts_with(key)));
             let text = format!("add@/devices/{name}\0{more}\0SUBSYSTEM=block\0DEVPATH=/devices/{name}\0{more}\0");
-            let read = parse(text.as_bytes()).map(|e| (e.name, e.subsystem));
-            prop_assert_eq!(read, Some((name, "block".to_owned())));
+            let event = Uevent { subsystem: "block".to_owned(), name, drive: None };
+            let read = parse(text.as_bytes());
+            prop_assert_eq!(read, Heard::Event(event));
         }
     }
 }

@@ -58,7 +58,9 @@ pub(super) fn service<'a>(view: &'a View<'_>) -> Service<'a> {
     }
     let nqn = naming::export_nqn(view.uid(), grant.epoch, grant.number);
     match view.facts.exports.iter().find(|e| e.nqn == nqn) {
-        Some(export) if whole(export, grant) && ledger.spent_grant == grant.number => Service::Live(grant, export),
+        Some(export) if whole(view, export, grant) && ledger.spent_grant == grant.number => {
+            Service::Live(grant, export)
+        }
         _ if ledger.spent_grant < grant.number => Service::Open(grant),
         None if ledger.spent_grant == grant.number && view.memory.unserved == Some(grant.number) => {
             Service::Open(grant)
@@ -67,10 +69,12 @@ pub(super) fn service<'a>(view: &'a View<'_>) -> Service<'a> {
     }
 }
 
-fn whole(export: &ExportFacts, grant: &Grant) -> bool {
+/// An export of another device than the leg's is none of the leg, whatever it is called.
+fn whole(view: &View<'_>, export: &ExportFacts, grant: &Grant) -> bool {
+    let partition = view.facts.partition.as_ref();
     export.enabled
         && export.listening.is_some()
-        && export.device.is_some()
+        && export.device.as_ref().is_some_and(|device| partition.is_none_or(|p| p.device == *device))
         && export.device_uuid.is_some()
         && export.host_nqn.as_deref() == Some(grant.host_nqn.as_str())
 }

@@ -5,6 +5,7 @@ use super::command::Tool;
 use super::direct::{Access, Direct};
 use super::error::{Doing, busy, conflict, failed, unless_gone};
 use super::md::{HOMEHOST, is_gone, read_superblock};
+use super::mdstate::{self, ArrayState};
 use super::{RealHost, superblock, sysfs};
 use meshstor_crds::geometry::CHUNK;
 use meshstor_crds::{Bitmap, Geometry};
@@ -76,9 +77,9 @@ impl RealHost {
     /// do not assemble that. Legs of a volume have one sector size, so the field says nothing. Taken out while the array is
     /// stopped it stays out: the kernel writes what it read at assembly.
     fn make_portable(&self, spec: &ArraySpec, action: impl Fn() -> String + Copy) -> Result<()> {
-        let array = self.array_with(spec.uuid).ok_or_else(|| failed(action(), "the kernel does not have it"))?;
-        let block = self.block_of(&array.device).ok_or_else(|| failed(action(), "the kernel does not have it"))?;
-        if sysfs::number(block.join("md/logical_block_size")).unwrap_or(0u32) == 0 {
+        let array = self.array_with(spec.uuid)?.ok_or_else(|| failed(action(), "the kernel does not have it"))?;
+        let block = self.block_of(&array.device)?.ok_or_else(|| failed(action(), "the kernel does not have it"))?;
+        if sysfs::number::<u32>(block.join("md/logical_block_size"))?.unwrap_or(0) == 0 {
             return Ok(());
         }
         self.have_an_event(&array, spec, action)?;
@@ -128,7 +129,7 @@ impl RealHost {
         }
         let said = tool.answer(None)?;
         // The exit status of a degraded start differs between versions: what counts is what the kernel has.
-        let Some(array) = self.array_with(spec.uuid).filter(|a| a.running) else {
+        let Some(array) = self.array_with(spec.uuid)?.filter(|a| a.running) else {
             return Err(failed(action(), said.stderr));
         };
         // A newest member that mdadm passed over all the same: what runs may be the past (I6).
@@ -162,8 +163,8 @@ impl RealHost {
     /// True if the array runs from these members. What an earlier try left half made, and what somebody else (a rule of
     /// udev) made from members of ours, is stopped: only what was noted before it was started was started by us.
     fn is_there(&self, spec: &ArraySpec, action: impl Fn() -> String) -> Result<bool> {
-        let Some(found) = self.array_with(spec.uuid) else { return Ok(false) };
-        let noted = self.array_notes().get(&spec.uuid).is_some_and(|n| found.device.file_name() == Some(n.as_ref()));
+        let Some(found) = self.array_with(spec.uuid)? else { return Ok(false) };
+        let noted = self.array_notes()?.get(&spec.uuid).is_some_and(|n| found.device.file_name() == Some(n.as_ref()));
         if !found.running || !noted {
             self.stop(&found.device)?;
             return Ok(false);
@@ -178,7 +179,7 @@ impl RealHost {
     /// Write-mostly of an earlier consumer is in the superblocks: set it to what is true here, at once. And nobody but
     /// the named members may be in the array.
     fn after_start(&self, spec: &ArraySpec, action: impl Fn() -> String) -> Result<()> {
-        let array = self.array_with(spec.uuid).ok_or_else(|| failed(action(), "the kernel does not have it"))?;
+        let array = self.array_with(spec.uuid)?.ok_or_else(|| failed(action(), "the kernel does not have it"))?;
         self.wait_node(&array)?;
         for member in &array.members {
             let wanted = spec.members.iter().find(|m| kernel_name(&m.device).as_deref() == Some(&member.name));
@@ -202,8 +203,9 @@ impl RealHost {
     /// array ours after a crash.
     fn claim_number(&self, uuid: Uuid) -> Result<PathBuf> {
         let _guard = self.lock_arrays();
-        let notes = self.array_notes();
-        let free = |name: &String| !self.config.sys.join("block").join(name).exists();
+        let notes = self.array_notes()?;
+        // What cannot be looked at is not free.
+        let free = |name: &String| matches!(sysfs::exists(self.config.sys.join("block").join(name)), Ok(false));
         let name = match notes.get(&uuid).filter(|n| free(n)) {
             Some(name) => name.clone(),
             None => (FIRST_NUMBER..)
@@ -212,7 +214,7 @@ impl RealHost {
                 .find(|n| free(n) && !notes.values().any(|noted| noted == n))
                 .ok_or_else(|| failed("choose a number for an array", "none is free"))?,
         };
-        sysfs::replace(&self.array_note(uuid), &name).doing(|| format!("note array {uuid}"))?;
+        sysfs::replace(&self.array_note(uuid), &format!("{name}\n")).doing(|| format!("note array {uuid}"))?;
         Ok(self.config.dev.join(name))
     }
 
@@ -224,14 +226,17 @@ impl RealHost {
     /// By sysfs and not by `mdadm --stop`, which opens the device.
     pub(super) fn stop(&self, device: &Path) -> Result<()> {
         let action = || format!("stop {}", device.display());
-        let Some(block) = self.block_of(device) else { return Ok(()) };
-        if let Some(at) = self.mounts_of(&block).first() {
+        let Some(block) = self.block_of(device)? else { return Ok(()) };
+        if let Some(at) = self.mounts_of(&block)?.first() {
             return Err(busy(action(), format!("mounted at {}", at.display())));
         }
         let state = block.join("md/array_state");
-        let uuid = self.all_arrays().into_iter().find(|a| a.device == device).map(|a| a.uuid);
+        let notes = self.array_notes()?;
+        let uuid =
+            notes.into_iter().find(|(_, noted)| device.file_name() == Some(noted.as_ref())).map(|(uuid, _)| uuid);
         unless_gone(sysfs::write(&state, "clear")).doing(action)?;
-        let gone = || (!state.exists() || sysfs::read(&state).as_deref() == Some("clear")).then_some(());
+        let clear = || sysfs::parsed(&state, "state of an array", mdstate::array_state);
+        let gone = || matches!(clear(), Ok(None | Some(ArrayState::Clear))).then_some(());
         sysfs::wait_for(PATIENCE, gone).ok_or_else(|| busy(action(), "the kernel still has it"))?;
         match uuid {
             Some(uuid) => unless_gone(std::fs::remove_file(self.array_note(uuid))).doing(action),
@@ -242,10 +247,10 @@ impl RealHost {
     pub(super) fn drop_member(&self, array: &Path, name: &str) -> Result<()> {
         let action = || format!("remove {name} from {}", array.display());
         let file = self.member_file(array, name, "state");
-        let Some(state) = sysfs::read(&file) else { return Ok(()) };
-        let spare = sysfs::read(self.member_file(array, name, "slot")).as_deref() == Some("none");
-        if !state.split(',').any(|f| f == "faulty") && !spare {
-            if !file.parent().is_some_and(is_gone) {
+        let Some(faulty) = member_fails(&file)? else { return Ok(()) };
+        let slot = sysfs::parsed(self.member_file(array, name, "slot"), "slot", mdstate::slot)?;
+        if !faulty && slot != Some(None) {
+            if !has_lost_device(&file)? {
                 return Err(busy(action(), "the kernel has not failed it"));
             }
             // An idle array has not noticed. This store hangs over a path that hangs, but not over one that is gone.
@@ -275,9 +280,9 @@ impl RealHost {
         let action = || format!("add {} to {}", member.device.display(), array.display());
         let name = kernel_name(&member.device).ok_or_else(|| failed(action(), "no such device"))?;
         let file = self.member_file(array, &name, "state");
-        if let Some(state) = sysfs::read(&file) {
+        if let Some(faulty) = member_fails(&file)? {
             // The same name is not the same device: a member that is gone keeps its name until it is removed.
-            return match state.split(',').any(|f| f == "faulty") || file.parent().is_some_and(is_gone) {
+            return match faulty || has_lost_device(&file)? {
                 true => Err(busy(action(), "a failed member has its name: remove that first")),
                 false => Ok(()),
             };
@@ -286,7 +291,7 @@ impl RealHost {
         if read_superblock(&member.device).doing(action)?.is_some() {
             return Err(conflict(action(), "its superblock was not erased"));
         }
-        let block = self.block_of(array).ok_or_else(|| failed(action(), "the kernel does not have it"))?;
+        let block = self.block_of(array)?.ok_or_else(|| failed(action(), "the kernel does not have it"))?;
         // While nothing is rebuilt an added device stays out of every slot until it is told what it must be told. Left to itself
         // MD takes it into the first empty slot of a RAID10, which may be of a mirror set that is on this node already.
         let sync = block.join("md/sync_action");
@@ -297,7 +302,7 @@ impl RealHost {
                 // Not by `--add --write-mostly`: mdadm 4.6 then adds it to an array with the lockless bitmap as a failed one.
                 sysfs::write(&file, "writemostly").doing(action)?;
             }
-            if sysfs::read(block.join("md/level")).as_deref() == Some("raid10") {
+            if sysfs::needed(block.join("md/level"), "level", mdstate::level)? == "raid10" {
                 sysfs::write(self.member_file(array, &name, "slot"), &member.slot.to_string()).doing(action)?;
             }
             Ok(())
@@ -312,10 +317,10 @@ impl RealHost {
     /// An addition was interrupted: what it left outside of every slot is taken out again, and rebuilding goes on.
     pub(super) fn thaw_array(&self, array: &Path) -> Result<()> {
         let action = || format!("thaw {}", array.display());
-        let block = self.block_of(array).ok_or_else(|| failed(action(), "the kernel does not have it"))?;
-        for dir in sysfs::names(block.join("md")).iter().filter(|n| n.starts_with("dev-")) {
+        let block = self.block_of(array)?.ok_or_else(|| failed(action(), "the kernel does not have it"))?;
+        for dir in sysfs::need_names(block.join("md"))?.iter().filter(|n| n.starts_with("dev-")) {
             let file = |name: &str| block.join("md").join(dir).join(name);
-            if sysfs::read(file("slot")).as_deref() == Some("none") {
+            if sysfs::parsed(file("slot"), "slot", mdstate::slot)? == Some(None) {
                 // A spare that has not failed is put into an empty slot by its own removal (7.3, remove_and_add_spares()).
                 unless_gone(sysfs::write(file("state"), "faulty")).doing(action)?;
                 unless_gone(sysfs::write(file("state"), "remove")).doing(action)?;
@@ -323,6 +328,16 @@ impl RealHost {
         }
         sysfs::write(block.join("md/sync_action"), "idle").doing(action)
     }
+}
+
+/// Whether MD has failed the member with this `state`; none when it is no member (any more).
+fn member_fails(state: &Path) -> Result<Option<bool>> {
+    sysfs::parsed(state, "state of a member", |text| mdstate::flags(text).map(|f| f.contains(&"faulty")))
+}
+
+/// Whether the device of the member with this `state` is gone.
+fn has_lost_device(state: &Path) -> Result<bool> {
+    state.parent().map_or(Ok(false), is_gone)
 }
 
 /// mdadm's word for a bitmap. What `auto` comes to is chosen before an array is made.

@@ -40,6 +40,12 @@ pub(super) fn read_table(disk: &Direct, size: u64, sector: u64) -> io::Result<Fo
     };
     let (first, second) = (from(&primary, &backup)?, from(&backup, &primary)?);
     let mbr = !disk.is_zero(0, sector)?;
+    // What the checksums say is whole can still be nonsense: nobody may count with it, or take it for no table at all.
+    for table in first.iter().chain(&second) {
+        if let Some(why) = table.nonsense() {
+            return Err(io::Error::other(why));
+        }
+    }
     Ok(match (first, second) {
         (Some(one), Some(two)) => {
             let whole = mbr && one.raw() == two.raw();
@@ -81,6 +87,7 @@ pub(super) fn write_table(disk: &Direct, size: u64, table: &Table) -> io::Result
 }
 
 /// A partition as the kernel has it.
+#[derive(Clone, Debug)]
 pub(super) struct KernelPartition {
     /// Name in `/sys/class/block`.
     pub name: String,
@@ -93,37 +100,71 @@ pub(super) struct KernelPartition {
 }
 
 /// Every partition that the kernel has of a drive.
-fn kernel_partitions(sys: &Path, dev: &Path, drive: &str) -> Vec<KernelPartition> {
-    let dir = sys.join("block").join(drive);
-    let partition = |name: String| {
-        let block = dir.join(&name);
-        Some(KernelPartition {
-            number: sysfs::number(block.join("partition"))?,
-            // sysfs counts in 512 bytes, whatever the sector of the drive.
-            first_byte: sysfs::number::<u64>(block.join("start"))? * 512,
-            size: sysfs::number::<u64>(block.join("size"))? * 512,
-            device: sysfs::device_node(dev, &block)?,
-            name,
-        })
-    };
-    sysfs::names(&dir).into_iter().filter_map(partition).collect()
+pub(super) struct KernelView {
+    sys: PathBuf,
+    partitions: Vec<KernelPartition>,
 }
 
-/// The kernel's partition for an entry: by number *and* extent, for a table may have changed behind the kernel's back.
-pub(super) fn kernel_partition(
-    sys: &Path,
-    dev: &Path,
-    drive: &str,
-    number: u32,
-    entry: &Entry,
-    sector: u64,
-) -> Option<KernelPartition> {
-    kernel_partitions(sys, dev, drive).into_iter().find(|p| {
-        p.number == number
-            && p.first_byte == entry.first * sector
-            && p.size == (entry.last - entry.first + 1) * sector
-            && sysfs::is_node_of(&p.device, &sys.join("class/block").join(&p.name))
-    })
+impl KernelView {
+    /// Looks at a drive.
+    ///
+    /// # Errors
+    /// A partition cannot be read. It is not left out: then nobody would ask whether it is in use.
+    pub fn of(sys: &Path, dev: &Path, drive: &str) -> Result<Self> {
+        let dir = sys.join("block").join(drive);
+        let mut partitions = vec![];
+        // Partitions have the name of their drive in front.
+        for name in sysfs::need_names(&dir)?.into_iter().filter(|n| n.starts_with(drive)) {
+            let block = dir.join(&name);
+            // sysfs counts in 512 bytes, whatever the sector of the drive.
+            let (first, size) = (sysfs::sectors(block.join("start"))?, sysfs::sectors(block.join("size"))?);
+            let node = sysfs::device_node(dev, &block)?;
+            match (sysfs::number(block.join("partition"))?, first, size, node) {
+                (Some(number), Some(first_byte), Some(size), Some(device)) => {
+                    partitions.push(KernelPartition { name, number, device, first_byte, size });
+                }
+                _ if sysfs::exists(&block)? => return Err(sysfs::bad(block, "one of its attributes is not there")),
+                _ => {}
+            }
+        }
+        Ok(Self { sys: sys.to_owned(), partitions })
+    }
+
+    /// The partition for an entry: by number *and* extent, for a table may have changed behind the kernel's back.
+    pub fn partition(&self, number: u32, entry: &Entry, sector: u64) -> Result<Option<KernelPartition>> {
+        let right = |p: &&KernelPartition| {
+            p.number == number && p.first_byte == entry.first * sector && p.size == entry.sectors() * sector
+        };
+        match self.partitions.iter().find(right) {
+            Some(p) if sysfs::is_node_of(&p.device, &self.sys.join("class/block").join(&p.name))? => {
+                Ok(Some(p.clone()))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Names of the partitions that have a byte in common with the entry.
+    pub fn overlapping(&self, entry: &Entry, sector: u64) -> impl Iterator<Item = &str> {
+        let (first, end) = (entry.first * sector, (entry.last + 1) * sector);
+        let common = move |p: &&KernelPartition| p.first_byte < end && first < p.first_byte.saturating_add(p.size);
+        self.partitions.iter().filter(common).map(|p| p.name.as_str())
+    }
+
+    /// A partition that has no byte in common with any of the entries.
+    pub fn without(&self, entries: &[Entry], sector: u64) -> Option<&str> {
+        let known =
+            |p: &&KernelPartition| entries.iter().any(|e| self.overlapping(e, sector).any(|name| name == p.name));
+        self.partitions.iter().find(|p| !known(p)).map(|p| p.name.as_str())
+    }
+
+    /// The device node of what is in the place of the entry.
+    pub fn device_at(&self, entry: &Entry, sector: u64) -> Option<&Path> {
+        self.partitions.iter().find(|p| p.first_byte == entry.first * sector).map(|p| p.device.as_path())
+    }
+
+    fn knows(&self, number: u32) -> bool {
+        self.partitions.iter().any(|p| p.number == number)
+    }
 }
 
 /// Sees that the kernel has the partition, without touching the others of the drive, and waits for its device node.
@@ -135,12 +176,12 @@ pub(super) fn tell_kernel(
     entry: &Entry,
     sector: u64,
 ) -> Result<KernelPartition> {
-    let look = || kernel_partition(sys, dev, drive, number, entry, sector);
-    if let Some(there) = look() {
+    let view = KernelView::of(sys, dev, drive)?;
+    if let Some(there) = view.partition(number, entry, sector)? {
         return Ok(there);
     }
-    let known = kernel_partitions(sys, dev, drive).iter().any(|p| p.number == number);
-    let how = if known { "--update" } else { "--add" };
+    let look = || KernelView::of(sys, dev, drive).and_then(|view| view.partition(number, entry, sector)).ok().flatten();
+    let how = if view.knows(number) { "--update" } else { "--add" };
     Tool::new("partx").arg(how).arg("--nr").arg(number.to_string()).arg(dev.join(drive)).run()?;
     sysfs::wait_for(NODE, look)
         .ok_or_else(|| failed(format!("add partition {number} of {drive}"), "the kernel did not make its device node"))

@@ -25,6 +25,9 @@ pub(super) enum Holds {
     Unusable(Unusable),
 }
 
+/// How the bytes of a drive are looked at: node, size, sector.
+type Look = fn(&Path, u64, u64) -> io::Result<Holds>;
+
 /// A drive that matches a pattern.
 #[derive(Clone)]
 pub(super) struct Drive {
@@ -52,29 +55,29 @@ impl Drive {
     pub fn ledger_at(&self) -> Option<u64> {
         let table = self.table().ok()?;
         let entry = table.entries().map(|(_, e)| e).find(|e| e.kind == LEDGER_TYPE)?;
-        let size = (entry.last + 1).checked_sub(entry.first)? * self.sector;
+        let size = entry.sectors() * self.sector;
         (size >= ledger::SIZE).then_some(entry.first * self.sector)
     }
 }
 
 impl RealHost {
     /// Every matching drive.
-    pub(super) fn scan(&self) -> Vec<Drive> {
+    ///
+    /// # Errors
+    /// The kernel's list of drives cannot be read. A drive of which something cannot be read is unusable.
+    pub(super) fn scan(&self) -> Result<Vec<Drive>> {
         self.scan_with(inspect)
     }
 
     /// As [`RealHost::scan`], but of a drive without a table it does not find out why: no program is run.
-    pub(super) fn scan_tables(&self) -> Vec<Drive> {
+    pub(super) fn scan_tables(&self) -> Result<Vec<Drive>> {
         self.scan_with(table_only)
     }
 
     /// Two drives with one identity (a cloned table) are both unusable.
-    fn scan_with(&self, look: fn(&Path, u64, u64) -> io::Result<Holds>) -> Vec<Drive> {
-        let mut drives: Vec<Drive> = sysfs::names(self.config.sys.join("block"))
-            .into_iter()
-            .filter(|name| self.is_candidate(name))
-            .filter_map(|name| self.look_at(name, look))
-            .collect();
+    fn scan_with(&self, look: Look) -> Result<Vec<Drive>> {
+        let names = sysfs::need_names(self.config.sys.join("block"))?;
+        let mut drives: Vec<Drive> = names.into_iter().filter_map(|name| self.drive_of(name, look)).collect();
         let ids: Vec<String> = drives.iter().map(|d| d.id.clone()).collect();
         for drive in &mut drives {
             if ids.iter().filter(|id| **id == drive.id).count() > 1 {
@@ -83,67 +86,89 @@ impl RealHost {
                 );
             }
         }
-        drives
+        Ok(drives)
+    }
+
+    /// None for what is no drive of ours, or gone.
+    fn drive_of(&self, name: String, look: Look) -> Option<Drive> {
+        let node = self.config.dev.join(&name);
+        if !self.config.drive_patterns.iter().any(|p| pattern::matches(p, &node.to_string_lossy())) {
+            return None;
+        }
+        let found = match self.is_free(&name) {
+            Ok(true) => self.look_at(&name, look),
+            Ok(false) => Ok(None),
+            Err(error) => Err(error),
+        };
+        // Nobody knows whose it is and what is on it: it keeps its node's name, and is left alone.
+        found.unwrap_or_else(|error| {
+            let (id, holds) = (format!("dev-{name}"), other(error.to_string()));
+            Some(Drive { id, path: node, name, size: 0, sector: 512, holds })
+        })
     }
 
     /// The drive with this identity.
     pub(super) fn drive(&self, id: &str) -> Result<Drive> {
-        self.scan_tables()
+        self.scan_tables()?
             .into_iter()
             .find(|d| d.id == id)
             .ok_or_else(|| failed(format!("find drive {id}"), "no matching drive has this identity"))
     }
 
-    /// A whole drive that matches, that nobody uses as a whole, and that is not itself a leg from elsewhere.
-    fn is_candidate(&self, name: &str) -> bool {
+    /// A whole drive that nobody uses as a whole, and that is not itself a leg from elsewhere.
+    fn is_free(&self, name: &str) -> Result<bool> {
         let block = self.config.sys.join("block").join(name);
-        let node = self.config.dev.join(name);
-        let matches = self.config.drive_patterns.iter().any(|p| pattern::matches(p, &node.to_string_lossy()));
-        matches
-            && sysfs::read(block.join("hidden")).as_deref() != Some("1")
-            && sysfs::names(block.join("holders")).is_empty()
-            && self.mounts_of(&block).is_empty()
-            && !(name.starts_with("nvme") && self.may_be_ours_from_elsewhere(name))
+        Ok(!sysfs::flag(block.join("hidden"))?.unwrap_or(false)
+            && sysfs::names(block.join("holders"))?.is_empty()
+            && self.mounts_of(&block)?.is_empty()
+            && !(name.starts_with("nvme") && self.may_be_ours_from_elsewhere(name)?))
     }
 
     /// A leg that this node reaches over NVMe-oF looks like a blank drive and would be given a table of its own. Whose
     /// subsystem cannot be read is taken for one.
-    fn may_be_ours_from_elsewhere(&self, name: &str) -> bool {
-        let nqn = sysfs::read(self.config.sys.join("block").join(name).join("device/subsysnqn"));
-        nqn.is_none_or(|nqn| nqn.starts_with(EXPORT_NQN_PREFIX))
+    fn may_be_ours_from_elsewhere(&self, name: &str) -> Result<bool> {
+        let nqn = sysfs::read(self.config.sys.join("block").join(name).join("device/subsysnqn"))?;
+        Ok(nqn.is_none_or(|nqn| nqn.is_empty() || nqn.starts_with(EXPORT_NQN_PREFIX)))
     }
 
-    fn look_at(&self, name: String, look: fn(&Path, u64, u64) -> io::Result<Holds>) -> Option<Drive> {
-        let block = self.config.sys.join("block").join(&name);
-        let size = sysfs::number::<u64>(block.join("size"))? * 512;
-        let sector = sysfs::number(block.join("queue/logical_block_size")).unwrap_or(512);
-        let path = self.config.dev.join(&name);
+    /// None when it is gone.
+    fn look_at(&self, name: &str, look: Look) -> Result<Option<Drive>> {
+        let block = self.config.sys.join("block").join(name);
+        let Some(size) = sysfs::sectors(block.join("size"))? else { return Ok(None) };
+        let sector = sysfs::need_number(block.join("queue/logical_block_size"))?;
+        let path = self.config.dev.join(name);
+        let read_only = sysfs::flag(block.join("ro"))?.unwrap_or(false);
         let holds = if size == 0 {
             other("it has no medium")
-        } else if sysfs::read(block.join("ro")).as_deref() == Some("1") {
+        } else if read_only {
             other("it is read-only")
         } else if !SECTORS.contains(&sector) {
             Holds::Unusable(unusable(DriveFault::SectorSize, wrong_sector(sector)))
         } else {
             look(&path, size, sector).unwrap_or_else(|e| other(format!("read its partition table: {e}")))
         };
-        let (id, holds) = match (self.identity(&name), holds) {
+        let (id, holds) = match (self.identity(name)?, holds) {
             (Some(id), holds) => (id, holds),
             (None, Holds::Table(table, whole)) => (format!("gpt-{}", table.primary.disk), Holds::Table(table, whole)),
             (None, Holds::Unusable(u)) if size > 0 => (format!("dev-{name}"), Holds::Unusable(nameless(u))),
             // It gets a table, and with it an identity; or there is nothing in it to be identified.
             (None, holds) => (format!("dev-{name}"), holds),
         };
-        Some(Drive { id, name, path, size, sector, holds })
+        Ok(Some(Drive { id, name: name.to_owned(), path, size, sector, holds }))
     }
 
     /// What the hardware calls itself.
-    fn identity(&self, name: &str) -> Option<String> {
+    ///
+    /// # Errors
+    /// One of its names cannot be read: the next best would make another drive of it.
+    fn identity(&self, name: &str) -> Result<Option<String>> {
         let block = self.config.sys.join("block").join(name);
-        let found = ["wwid", "device/wwid", "serial", "device/serial"]
-            .iter()
-            .find_map(|file| sysfs::read(block.join(file)).filter(|id| is_identity(id)))?;
-        Some(found.split_whitespace().collect::<Vec<_>>().join("_"))
+        for file in ["wwid", "device/wwid", "serial", "device/serial"] {
+            if let Some(id) = sysfs::label(block.join(file))?.filter(|id| is_identity(id)) {
+                return Ok(Some(id.split_whitespace().collect::<Vec<_>>().join("_")));
+            }
+        }
+        Ok(None)
     }
 
     /// Gives every blank drive a table and a ledger, and mends the damaged copy of a table of ours.
@@ -153,7 +178,7 @@ impl RealHost {
             Holds::Table(_, whole) => !whole && d.ledger_at().is_some(),
             Holds::Unusable(_) => false,
         };
-        let scanned = self.scan();
+        let scanned = self.scan()?;
         if !scanned.iter().any(needs) {
             return Ok(scanned);
         }
@@ -161,7 +186,7 @@ impl RealHost {
             let lock = self.drive_lock(&drive.name);
             let _guard = lock.hold();
             // Looked at again under the lock: a table read before it may lack what another thread has added since.
-            let Some(drive) = self.look_at(drive.name, inspect).filter(needs) else { continue };
+            let Some(drive) = self.drive_of(drive.name, inspect).filter(needs) else { continue };
             let result = match &drive.holds {
                 Holds::Table(table, _) => mend(&drive, table),
                 _ => initialise(&drive),
@@ -171,7 +196,7 @@ impl RealHost {
                 tracing::warn!(drive = drive.id, error = %e, "prepare the drive");
             }
         }
-        Ok(self.scan())
+        self.scan()
     }
 
     /// Sees that the drive has a ledger partition; the caller holds the drive's lock.
@@ -221,7 +246,8 @@ impl RealHost {
         DriveFacts {
             id: drive.id.clone(),
             path: drive.path.clone(),
-            model: sysfs::read(self.config.sys.join("block").join(&drive.name).join("device/model")),
+            // For people, who can do without.
+            model: sysfs::label(self.config.sys.join("block").join(&drive.name).join("device/model")).ok().flatten(),
             size: drive.size,
             sector: u32::try_from(drive.sector).unwrap_or(512),
             free: free.into_iter().map(|f| (f.start, f.end - f.start)).collect(),

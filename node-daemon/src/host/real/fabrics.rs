@@ -4,6 +4,7 @@ use super::super::{ConnectSpec, ConnectionFacts, ControllerState, Result};
 use super::direct::{Access, Direct};
 use super::error::{Doing, failed, unless_gone};
 use super::{RealHost, sysfs};
+use crate::ids::Nqn;
 use meshstor_crds::Transport;
 use meshstor_crds::naming::EXPORT_NQN_PREFIX;
 use std::io::{ErrorKind, Read, Write};
@@ -13,13 +14,20 @@ use std::time::Duration;
 /// How long the namespace's device may take after the controller is live.
 const DEVICE: Duration = Duration::from_secs(5);
 
-/// What `state` of a controller means. Pure.
-pub(super) fn controller_state(text: &str) -> ControllerState {
-    match text.trim() {
-        "live" => ControllerState::Live,
-        t if t.starts_with("deleting") || t == "dead" => ControllerState::Deleting,
-        _ => ControllerState::Connecting,
+/// What `state` of a controller means: the words of `nvme_sysfs_show_state`. Pure.
+pub(super) fn controller_state(text: &str) -> Option<ControllerState> {
+    match text {
+        "live" => Some(ControllerState::Live),
+        "new" | "resetting" | "connecting" => Some(ControllerState::Connecting),
+        "deleting" | "deleting (no IO)" | "dead" => Some(ControllerState::Deleting),
+        _ => None,
     }
+}
+
+/// Whether this may be the name of a subsystem of NVMe over fabrics; one that begins as ours do is one of ours. Pure.
+fn is_nqn(text: &str) -> bool {
+    let ours = !text.starts_with(EXPORT_NQN_PREFIX) || Nqn::parse(text).is_some();
+    ours && text.starts_with("nqn.") && text.len() <= 223 && text.bytes().all(|b| b.is_ascii_graphic())
 }
 
 /// The namespace's block device among the names in a directory: a head (`nvme3n1`), never a path of one (`nvme3c0n1`).
@@ -56,52 +64,105 @@ pub(super) fn options(spec: &ConnectSpec, host_nqn: &str, host_id: &str) -> Stri
 
 impl RealHost {
     /// Connections of ours whose NQN is `wanted`.
-    pub(super) fn connections_with(&self, wanted: &dyn Fn(&str) -> bool) -> Vec<ConnectionFacts> {
+    ///
+    /// # Errors
+    /// One of them cannot be read, or it cannot be told whose a controller is.
+    pub(super) fn connections_with(&self, wanted: &dyn Fn(&str) -> bool) -> Result<Vec<ConnectionFacts>> {
         let class = self.config.sys.join("class/nvme");
-        let of = |controller: String| {
+        sysfs::need_names(self.config.sys.join("class"))?;
+        let wanted = |nqn: &str| nqn.starts_with(EXPORT_NQN_PREFIX) && wanted(nqn);
+        let mut found = vec![];
+        for controller in sysfs::names(&class)? {
             let dir = class.join(&controller);
-            let ours = |nqn: &String| nqn.starts_with(EXPORT_NQN_PREFIX) && wanted(nqn);
-            let nqn = sysfs::read(dir.join("subsysnqn")).filter(ours)?;
-            Some(ConnectionFacts {
-                state: controller_state(&sysfs::read(dir.join("state"))?),
-                device: self.namespace_of(&controller, &dir),
-                controller,
-                nqn,
-            })
-        };
-        sysfs::names(&class).into_iter().filter_map(of).collect()
+            if let Some(nqn) = self.nqn_of(&controller, &dir, &wanted)? {
+                found.extend(self.connection(controller, &dir, nqn)?);
+            }
+        }
+        Ok(found)
+    }
+
+    /// The NQN of a controller, if it is wanted. Where the controller does not say it, its subsystem does.
+    fn nqn_of(&self, name: &str, dir: &Path, wanted: &dyn Fn(&str) -> bool) -> Result<Option<String>> {
+        let file = dir.join("subsysnqn");
+        let said = sysfs::read(&file);
+        if let Ok(Some(nqn)) = &said
+            && is_nqn(nqn)
+        {
+            return Ok(Some(nqn.clone()).filter(|nqn| wanted(nqn)));
+        }
+        // A drive in this machine may be called anything.
+        let local = sysfs::read(dir.join("transport")).is_ok_and(|t| t.as_deref() == Some("pcie"));
+        if local || !sysfs::exists(dir)? {
+            return Ok(None);
+        }
+        for subsystem in self.subsystems_of(name)? {
+            let other = sysfs::need(subsystem.join("subsysnqn"))?;
+            if !wanted(&other) && (is_nqn(&other) || said.as_ref().is_ok_and(|s| s.as_deref() == Some(&other))) {
+                return Ok(None);
+            }
+        }
+        said.and_then(|said| Err(sysfs::bad(&file, format!("{said:?} is no NQN"))))
+    }
+
+    /// None when the controller is gone.
+    fn connection(&self, controller: String, dir: &Path, nqn: String) -> Result<Option<ConnectionFacts>> {
+        let file = dir.join("state");
+        match sysfs::parsed(&file, "state of a controller", controller_state)? {
+            None if sysfs::exists(dir)? => Err(sysfs::bad(&file, "it is not there")),
+            None => Ok(None),
+            Some(state) => {
+                let device = self.namespace_of(&controller, dir)?;
+                Ok(Some(ConnectionFacts { nqn, controller, state, device }))
+            }
+        }
+    }
+
+    /// A subsystem has a link to each of its controllers.
+    fn subsystems_of(&self, controller: &str) -> Result<Vec<PathBuf>> {
+        let class = self.config.sys.join("class/nvme-subsystem");
+        let mut found = vec![];
+        for subsystem in sysfs::names(&class)? {
+            let dir = class.join(subsystem);
+            if sysfs::exists(dir.join(controller))? {
+                found.push(dir);
+            }
+        }
+        Ok(found)
     }
 
     /// With multipath the device is the subsystem's head, without it the controller's own. The kernel may name it
     /// anything (`nvme0n2` after a namespace came back), so it is found by where it hangs.
-    fn namespace_of(&self, name: &str, controller: &Path) -> Option<PathBuf> {
-        let class = self.config.sys.join("class/nvme-subsystem");
-        // A subsystem has a link to each of its controllers.
-        let subsystems = sysfs::names(&class).into_iter().map(|s| class.join(s)).filter(|s| s.join(name).exists());
-        subsystems.chain([controller.to_owned()]).find_map(|dir| {
-            sysfs::names(&dir).into_iter().filter(|n| is_namespace(n)).find_map(|name| {
+    fn namespace_of(&self, name: &str, controller: &Path) -> Result<Option<PathBuf>> {
+        for dir in self.subsystems_of(name)?.into_iter().chain([controller.to_owned()]) {
+            for name in sysfs::names(&dir)?.into_iter().filter(|n| is_namespace(n)) {
                 let block = self.config.sys.join("class/block").join(&name);
-                let hidden = sysfs::read(block.join("hidden")).as_deref() == Some("1");
-                let size: u64 = sysfs::number(block.join("size"))?;
-                let node = sysfs::device_node(&self.config.dev, &block)?;
-                (size > 0 && !hidden && sysfs::is_node_of(&node, &block)).then_some(node)
-            })
-        })
+                let hidden = sysfs::flag(block.join("hidden"))?.unwrap_or(false);
+                let size = sysfs::sectors(block.join("size"))?.unwrap_or(0);
+                let Some(node) = sysfs::device_node(&self.config.dev, &block)? else { continue };
+                if size > 0 && !hidden && sysfs::is_node_of(&node, &block)? {
+                    return Ok(Some(node));
+                }
+            }
+        }
+        Ok(None)
     }
 
     pub(super) fn connect_to(&self, spec: &ConnectSpec) -> Result<()> {
         let action = || format!("connect {} at {}:{}", spec.nqn, spec.address, spec.port);
-        let found = || self.connections_with(&|nqn| nqn == spec.nqn).into_iter().next();
-        match found() {
+        let found = || self.connections_with(&|nqn| nqn == spec.nqn).map(|all| all.into_iter().next());
+        match found()? {
             Some(c) if c.state == ControllerState::Deleting => {
                 return Err(failed(action(), format!("{} still goes away", c.controller)));
             }
             Some(_) => {}
-            None => self.new_controller(spec).doing(action)?,
+            None => {
+                let (nqn, id) = self.nvme_identity()?;
+                self.new_controller(&options(spec, &nqn, &id)).doing(action)?;
+            }
         }
         // The kernel shows a device and its node a moment before it can be opened (ENXIO).
         let device = || {
-            let node = found()?.device?;
+            let node = found().ok()??.device?;
             Direct::open(&node, Access::Read).ok()
         };
         if sysfs::wait_for(DEVICE, device).is_some() {
@@ -112,11 +173,10 @@ impl RealHost {
     }
 
     /// The write returns when the controller is live or the attempt has failed, and then leaves none behind.
-    fn new_controller(&self, spec: &ConnectSpec) -> std::io::Result<()> {
-        let (nqn, id) = self.nvme_identity();
+    fn new_controller(&self, options: &str) -> std::io::Result<()> {
         let mut fabrics =
             std::fs::OpenOptions::new().read(true).write(true).open(self.config.dev.join("nvme-fabrics"))?;
-        match fabrics.write_all(options(spec, &nqn, &id).as_bytes()) {
+        match fabrics.write_all(options.as_bytes()) {
             Err(e) if e.kind() == ErrorKind::AlreadyExists || e.raw_os_error() == Some(114) => Ok(()),
             Err(e) => Err(e),
             Ok(()) => fabrics.read(&mut [0u8; 256]).map(|_| ()),
@@ -124,7 +184,7 @@ impl RealHost {
     }
 
     pub(super) fn disconnect_from(&self, nqn: &str) -> Result<()> {
-        for c in self.connections_with(&|found| found == nqn) {
+        for c in self.connections_with(&|found| found == nqn)? {
             let file = self.config.sys.join("class/nvme").join(&c.controller).join("delete_controller");
             let gone = unless_gone(sysfs::write(&file, "1"));
             // The file can vanish under the write: the controller went by itself.
@@ -133,8 +193,9 @@ impl RealHost {
                 other => other.doing(|| format!("disconnect {nqn} ({})", c.controller))?,
             }
         }
-        let still = || self.connections_with(&|found| found == nqn).is_empty().then_some(());
-        sysfs::wait_for(DEVICE, still)
+        // What cannot be read is not gone.
+        let gone = || self.connections_with(&|found| found == nqn).is_ok_and(|left| left.is_empty()).then_some(());
+        sysfs::wait_for(DEVICE, gone)
             .ok_or_else(|| failed(format!("disconnect {nqn}"), "the controller is still there"))
     }
 }
@@ -171,10 +232,16 @@ mod tests {
     }
 
     proptest! {
+        /// I7: a word that is not the kernel's is no state at all.
         #[test]
-        fn only_live_is_live(text in "[a-z() ]{0,20}") {
-            prop_assert_eq!(controller_state(&text) == ControllerState::Live, text.trim() == "live");
-            let _ = is_namespace(&text);
+        fn only_live_is_live(text in "[a-zI-O() ]{0,20}", at in 0usize..4, byte in any::<char>()) {
+            prop_assert_eq!(controller_state(&text) == Some(ControllerState::Live), text == "live");
+            let mut bent: Vec<char> = "live".chars().collect();
+            bent[at] = byte;
+            let bent: String = bent.into_iter().collect();
+            prop_assert_eq!(controller_state(&bent).is_some(), bent == "live");
+            prop_assert!(controller_state(&"live"[..at]).is_none());
+            let _ = (is_namespace(&text), is_nqn(&text));
         }
     }
 }

@@ -78,7 +78,7 @@ const BEYOND: &str = "beyond";
 
 /// What a note of this boot says.
 pub(super) fn noted(boot: &str, note: &str) -> Option<Probed> {
-    match note.trim().split_once(' ') {
+    match note.split_once(' ') {
         Some((noted, WITHIN)) if noted == boot => Some(Probed::Within),
         Some((noted, BEYOND)) if noted == boot => Some(Probed::Beyond),
         _ => None,
@@ -172,8 +172,9 @@ mod tests {
     fn a_note_counts_for_its_boot_only() {
         for probed in [Probed::Within, Probed::Beyond] {
             let text = note("b1", &probed).unwrap();
-            assert_eq!(noted("b1", &text), Some(probed));
-            assert_eq!(noted("b2", &text), None);
+            assert_eq!(noted("b1", text.trim_end()), Some(probed));
+            assert_eq!(noted("b2", text.trim_end()), None);
+            assert_eq!(noted("b1", text.trim_end().split_at(4).0), None);
         }
         assert_eq!(note("b1", &Probed::Not(String::new())), None);
         assert!(["", "b1", "b1 perhaps", "within"].iter().all(|text| noted("b1", text).is_none()));

@@ -119,6 +119,13 @@ pub(super) struct Entry {
     pub name: String,
 }
 
+impl Entry {
+    /// Sectors of it.
+    pub fn sectors(&self) -> u64 {
+        (self.last - self.first).saturating_add(1)
+    }
+}
+
 /// A whole table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Table {
@@ -185,6 +192,20 @@ impl Table {
             .chunks_exact(self.primary.entry_size as usize)
             .zip(1u32..)
             .filter_map(|(bytes, number)| Some((number, decode_entry(bytes)?)))
+    }
+
+    /// Why the entries cannot all be true: one that is outside of the disk's usable part, ends before it begins, or shares
+    /// sectors or its UUID with another.
+    pub fn nonsense(&self) -> Option<String> {
+        let all: Vec<(u32, Entry)> = self.entries().collect();
+        let usable = self.primary.first_usable..=self.primary.last_usable;
+        all.iter().enumerate().find_map(|(i, (number, e))| {
+            if e.first > e.last || !usable.contains(&e.first) || !usable.contains(&e.last) {
+                return Some(format!("partition {number} lies from sector {} to {}", e.first, e.last));
+            }
+            let before = all.iter().take(i).find(|(_, o)| o.uuid == e.uuid || (o.first <= e.last && e.first <= o.last));
+            before.map(|(other, _)| format!("partitions {other} and {number} overlap or have one UUID"))
+        })
     }
 
     /// The entry with this partition UUID.

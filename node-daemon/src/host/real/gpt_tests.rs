@@ -42,7 +42,49 @@ fn free_space_of_a_blank_disk_is_aligned() {
     assert_eq!(table.free(), std::slice::from_ref(&(MIB..SIZE - MIB)));
 }
 
+#[test]
+fn entries_that_cannot_be_true_are_not_counted_with() {
+    // I2: two legs on the same sectors would be two volumes that write over each other.
+    let table = |entries: &[Entry]| {
+        let mut table = Table::blank(SIZE, 512, Uuid::from_u128(7)).unwrap();
+        entries.iter().for_each(|e| assert!(table.add(e).is_some()));
+        table
+    };
+    assert_eq!(table(&[leg(2048, 4095, 1), leg(4096, 6143, 2)]).nonsense(), None);
+    for bad in [leg(6143, 4096, 2), leg(0, 10, 2), leg(4096, u64::MAX, 2), leg(4095, 5000, 2), leg(9000, 9999, 1)] {
+        let table = table(&[leg(2048, 4095, 1), bad]);
+        assert!(table.nonsense().is_some());
+        let _ = table.free();
+    }
+}
+
 proptest! {
+    /// Whatever the bytes of the entries are, nothing that is done with them before they are judged panics.
+    #[test]
+    fn any_entries_are_read(seed in proptest::collection::vec(any::<u8>(), ENTRY), at in 0usize..ENTRIES) {
+        let blank = Table::blank(SIZE, 512, Uuid::from_u128(3)).unwrap();
+        let mut raw = blank.raw().to_vec();
+        raw[at * ENTRY..(at + 1) * ENTRY].copy_from_slice(&seed);
+        let header = Header { entries_crc: crc32fast::hash(&raw), ..blank.primary.clone() };
+        let table = Table::assemble(512, &header, None, raw).unwrap();
+        prop_assert!(table.nonsense().is_some() || table.entries().all(|(_, e)| e.first <= e.last && e.last < SIZE / 512));
+        let _ = (table.free(), table.find(Uuid::nil()));
+    }
+
+    /// The same of a header that some tool wrote and sealed.
+    #[test]
+    fn any_header_is_read(fields in proptest::array::uniform5(any::<u64>()), count in any::<u32>(), size in any::<u32>()) {
+        let [alternate, first_usable, last_usable, entries_lba, _] = fields;
+        let blank = Table::blank(SIZE, 512, Uuid::from_u128(3)).unwrap().primary;
+        let odd = Header { alternate, first_usable, last_usable, entries_lba, count, entry_size: size, ..blank };
+        if let Some(header) = Header::decode(&odd.encode(512), 1) {
+            prop_assert!(header.entry_bytes() as u64 <= MOST_ENTRY_BYTES && header.first_usable <= header.last_usable);
+            let raw = vec![0u8; header.entry_bytes()];
+            let sealed = Header { entries_crc: crc32fast::hash(&raw), ..header };
+            let _ = Table::assemble(512, &sealed, None, raw).map(|t| (t.free(), t.nonsense()));
+        }
+    }
+
     #[test]
     fn what_is_written_is_read(spans in proptest::collection::vec((1u64..500, 1u64..500), 0..20), big in any::<bool>()) {
         let sector = if big { 4096 } else { 512 };

@@ -21,46 +21,78 @@ impl RealHost {
                 "it was lost with both copies of the ledger",
             ));
         }
-        let partition = found.and_then(|(number, entry)| {
-            let kernel =
-                disk::kernel_partition(&self.config.sys, &self.config.dev, &drive.name, number, &entry, drive.sector)?;
-            Some((kernel, entry))
-        });
+        let kernel = self.kernel_view(&drive.name)?;
+        let partition = match &found {
+            Some((number, entry)) => kernel.partition(*number, entry, drive.sector)?.map(|kernel| (kernel, entry)),
+            None => None,
+        };
+        // Held is held, whatever the kernel calls what is there, and though its device node is not to be seen.
+        let held_by = match &found {
+            Some((_, entry)) => self.holder_of(&kernel, entry, drive.sector)?,
+            None => None,
+        };
+        let all: Vec<Entry> = drive.table()?.entries().map(|(_, e)| e).collect();
+        if let Some(unknown) = kernel.without(&all, drive.sector)
+            && found.is_none()
+            && entry.is_some()
+        {
+            return Err(conflict(
+                format!("find the partition of leg {}", leg.uuid),
+                format!(
+                    "the table does not have it, and the kernel has {unknown}, which the table does not have either"
+                ),
+            ));
+        }
         let device = partition.as_ref().map(|(kernel, _)| kernel.device.clone());
-        let held_by = partition.as_ref().and_then(|(kernel, _)| self.array_holding(&kernel.name));
         Ok(LegFacts {
-            held_by_stranger: held_by.as_deref().is_some_and(|array| !self.is_noted(array)),
+            held_by_stranger: held_by.as_deref().map(|array| self.is_noted(array)).transpose()? == Some(false),
             held_by,
-            exports: self.exports_of(leg.uuid, device.as_deref()),
+            exports: self.exports_of(leg.uuid, device.as_deref())?,
             partition: partition.map(|(kernel, entry)| PartitionFacts {
                 device: kernel.device,
                 first_byte: entry.first * drive.sector,
-                size: bytes(&entry, drive.sector),
+                size: bytes(entry, drive.sector),
             }),
             ledger: entry,
         })
     }
 
+    fn kernel_view(&self, drive: &str) -> Result<disk::KernelView> {
+        disk::KernelView::of(&self.config.sys, &self.config.dev, drive)
+    }
+
+    /// The array that holds a partition which the kernel has in the place of this entry.
+    fn holder_of(&self, kernel: &disk::KernelView, entry: &Entry, sector: u64) -> Result<Option<PathBuf>> {
+        let mut holder = None;
+        for name in kernel.overlapping(entry, sector) {
+            holder = holder.or(self.array_holding(name)?);
+        }
+        Ok(holder)
+    }
+
     /// Every leg on a usable drive, also one that the kernel does not know yet.
-    pub(super) fn all_legs(&self) -> Vec<LegRef> {
+    pub(super) fn all_legs(&self) -> Result<Vec<LegRef>> {
         let of = |drive: Drive| {
             let entries: Vec<Entry> = drive.table().map(|t| t.entries().map(|(_, e)| e).collect()).unwrap_or_default();
             let id = drive.id;
             entries.into_iter().filter(|e| e.kind == LEG_TYPE).map(move |e| LegRef { drive: id.clone(), uuid: e.uuid })
         };
-        self.scan_tables().into_iter().flat_map(of).collect()
+        Ok(self.scan_tables()?.into_iter().flat_map(of).collect())
     }
 
-    fn array_holding(&self, partition: &str) -> Option<PathBuf> {
-        let holders = self.config.sys.join("class/block").join(partition).join("holders");
-        let md = sysfs::names(&holders).into_iter().find(|h| h.starts_with("md"))?;
-        sysfs::device_node(&self.config.dev, &self.config.sys.join("class/block").join(md))
+    fn array_holding(&self, partition: &str) -> Result<Option<PathBuf>> {
+        let class = self.config.sys.join("class/block");
+        let holders = sysfs::need_names(class.join(partition).join("holders"))?;
+        match holders.into_iter().find(|h| h.starts_with("md")) {
+            Some(md) => sysfs::device_node(&self.config.dev, &class.join(md)),
+            None => Ok(None),
+        }
     }
 
     /// Whether an array is one that was noted before it was started: no other is ours.
-    fn is_noted(&self, array: &Path) -> bool {
+    fn is_noted(&self, array: &Path) -> Result<bool> {
         let name = array.file_name().unwrap_or_default();
-        self.array_notes().values().any(|noted| name == noted.as_str())
+        Ok(self.array_notes()?.values().any(|noted| name == noted.as_str()))
     }
 
     pub(super) fn make_partition(&self, leg: &LegRef, size: u64, label: &str) -> Result<()> {
@@ -143,10 +175,9 @@ impl RealHost {
             if entry.kind != LEG_TYPE {
                 return Err(conflict(action(), "a partition of another type has this UUID"));
             }
-            let kernel =
-                disk::kernel_partition(&self.config.sys, &self.config.dev, &drive.name, number, &entry, drive.sector);
-            if let Some(kernel) = &kernel {
-                self.refuse_in_use(leg, &kernel.device, &kernel.name, action)?;
+            let kernel = self.kernel_view(&drive.name)?;
+            self.refuse_in_use(leg, &kernel, &entry, drive.sector, action)?;
+            if kernel.partition(number, &entry, drive.sector)?.is_some() {
                 disk::forget_in_kernel(&self.config.dev, &drive.name, number)?;
             }
             table.remove(number);
@@ -162,11 +193,19 @@ impl RealHost {
         }
     }
 
-    fn refuse_in_use(&self, leg: &LegRef, device: &Path, name: &str, action: impl Fn() -> String) -> Result<()> {
-        if let Some(export) = self.exports_of(leg.uuid, Some(device)).first() {
+    fn refuse_in_use(
+        &self,
+        leg: &LegRef,
+        kernel: &disk::KernelView,
+        entry: &Entry,
+        sector: u64,
+        action: impl Fn() -> String,
+    ) -> Result<()> {
+        let device = kernel.device_at(entry, sector);
+        if let Some(export) = self.exports_of(leg.uuid, device)?.first() {
             return Err(busy(action(), format!("exported as {}", export.nqn)));
         }
-        match self.array_holding(name) {
+        match self.holder_of(kernel, entry, sector)? {
             Some(md) => Err(busy(action(), format!("a member of {}", md.display()))),
             None => Ok(()),
         }
@@ -187,8 +226,8 @@ impl RealHost {
         let action = || format!("find the size of {}", device.display());
         let name = std::fs::canonicalize(device).doing(action)?;
         let name = name.file_name().unwrap_or_default();
-        let sectors: Option<u64> = sysfs::number(self.config.sys.join("class/block").join(name).join("size"));
-        sectors.map(|s| s * 512).ok_or_else(|| failed(action(), "it is no block device"))
+        let size = sysfs::sectors(self.config.sys.join("class/block").join(name).join("size"))?;
+        size.ok_or_else(|| failed(action(), "it is no block device"))
     }
 }
 

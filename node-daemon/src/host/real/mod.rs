@@ -6,6 +6,8 @@
 
 mod assemble;
 mod assembly;
+#[cfg(test)]
+mod bent_tests;
 mod command;
 mod direct;
 mod disk;
@@ -46,6 +48,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 use uuid::Uuid;
 
 /// Where things are, and what of the node is ours.
@@ -70,8 +73,10 @@ pub struct RealConfig {
     pub state: PathBuf,
     /// Directory of `hostnqn` and `hostid`.
     pub nvme: PathBuf,
-    /// Where a host NQN comes from if there is none.
-    pub machine_id: PathBuf,
+    /// Name of the node, which no other node of the cluster has: a host NQN comes from it where that directory has none.
+    pub node: String,
+    /// How long an array that cannot be read may be on its way to being started or stopped.
+    pub settling: Duration,
     /// `/run/udev` of the node.
     pub udev: PathBuf,
     /// The node's root directory, as its first process sees it: where the rules and units lie that may assemble arrays.
@@ -91,7 +96,8 @@ impl RealConfig {
             run: "/run/meshstor".into(),
             state: "/var/lib/meshstor".into(),
             nvme: "/etc/nvme".into(),
-            machine_id: "/etc/machine-id".into(),
+            node: String::new(),
+            settling: Duration::from_millis(20),
             udev: "/run/udev".into(),
             root: "/proc/1/root".into(),
         }
@@ -197,22 +203,22 @@ impl Host for RealHost {
         self.leg_facts(leg)
     }
     fn legs(&self) -> Result<Vec<LegRef>> {
-        Ok(self.all_legs())
+        self.all_legs()
     }
     fn exports(&self) -> Result<Vec<String>> {
-        Ok(self.our_subsystems())
+        self.our_subsystems()
     }
     fn connections(&self) -> Result<Vec<ConnectionFacts>> {
-        Ok(self.connections_with(&|_| true))
+        self.connections_with(&|_| true)
     }
     fn connections_of(&self, wanted: &dyn Fn(&str) -> bool) -> Result<Vec<ConnectionFacts>> {
-        Ok(self.connections_with(wanted))
+        self.connections_with(wanted)
     }
     fn arrays(&self) -> Result<Vec<ArrayFacts>> {
-        Ok(self.all_arrays())
+        self.all_arrays()
     }
     fn array(&self, uuid: Uuid) -> Result<Option<ArrayFacts>> {
-        Ok(self.array_with(uuid))
+        self.array_with(uuid)
     }
     fn examine(&self, device: &Path) -> Result<Option<SuperFacts>> {
         self.examine_device(device)

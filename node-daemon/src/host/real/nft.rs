@@ -5,6 +5,8 @@
 
 use super::super::Result;
 use super::command::{Tool, installed};
+use super::error::failed;
+use super::sysfs::digits;
 use std::collections::BTreeSet;
 
 /// Our tables' names, in front of the port.
@@ -44,15 +46,22 @@ pub(super) fn ports() -> Result<BTreeSet<u16>> {
     if !available() {
         return Ok(BTreeSet::new());
     }
-    Ok(parse(&Tool::new("nft").arg("list").arg("tables").arg("inet").run()?))
+    let listing = Tool::new("nft").arg("list").arg("tables").arg("inet").run()?;
+    parse(&listing).ok_or_else(|| failed("list the packet filters", format!("{listing:?} is no list of tables")))
 }
 
-/// Our ports in what `nft list tables` prints. Pure.
-fn parse(listing: &str) -> BTreeSet<u16> {
-    listing
-        .lines()
-        .filter_map(|line| line.trim().strip_prefix("table inet ")?.strip_prefix(PREFIX)?.parse().ok())
-        .collect()
+/// Our ports in what `nft list tables` prints; none where it prints anything else, or not to its end. Pure.
+fn parse(listing: &str) -> Option<BTreeSet<u16>> {
+    if !(listing.is_empty() || listing.ends_with('\n')) {
+        return None;
+    }
+    let mut ports = BTreeSet::new();
+    for line in listing.lines().filter(|line| !line.trim().is_empty()) {
+        let name = line.trim().strip_prefix("table inet ")?;
+        // A table with a port that is none was made by hand.
+        ports.extend(name.strip_prefix(PREFIX).and_then(digits::<u16>));
+    }
+    Some(ports)
 }
 
 #[cfg(test)]
@@ -65,7 +74,9 @@ mod tests {
         fn every_listed_port_is_found(ports in proptest::collection::btree_set(any::<u16>(), 0..30)) {
             let ours = ports.iter().map(|port| format!("table inet {PREFIX}{port}\n")).collect::<String>();
             let text = format!("table inet filter\n{ours}table inet meshstor-cut-x\n");
-            prop_assert_eq!(parse(&text), ports);
+            prop_assert_eq!(parse(&text), Some(ports));
+            prop_assert_eq!(parse(&format!("{text}table inet meshstor-cut-4")), None);
+            prop_assert_eq!(parse(&format!("{text}tab")), None);
         }
 
         #[test]

@@ -7,10 +7,14 @@ use super::floor::Verdict;
 use super::{RealHost, sysfs};
 use meshstor_crds::capability;
 use std::collections::BTreeSet;
+use std::path::Path;
 use uuid::{Uuid, uuid};
 
 /// Namespace of host NQNs of nodes that have none of their own.
 const HOST_NAMESPACE: Uuid = uuid!("a3f1c5de-8a76-4b3f-9a52-6f2d0c6a1b07");
+
+/// Host NQNs that say no more than a UUID begin so (NVM Express Base Specification, 4.7).
+const UUID_NQN: &str = "nqn.2014-08.org.nvmexpress:uuid:";
 
 type Capability = (String, bool, String);
 
@@ -20,34 +24,55 @@ impl RealHost {
     /// rule that keeps it from our legs; and once a boot the kernel's bitmaps are tried out.
     pub(super) fn node_facts(&self) -> Result<NodeFacts> {
         let kernel = self.config.proc.join("sys/kernel");
-        let boot = kernel.join("random/boot_id");
         // The guard first: the probe relies on it.
         let assembly = self.assembly();
-        let kernel_fault = match self.floor() {
+        let kernel_fault = match self.floor()? {
             Verdict::Safe(_) => None,
             Verdict::Unsafe(why) => Some(why.clone()),
         };
         let drives = self.prepare_drives()?;
         Ok(NodeFacts {
-            boot_id: sysfs::read(&boot).ok_or_else(|| failed("read the boot ID", boot.display()))?,
-            host_nqn: self.nvme_identity().0,
-            kernel_release: sysfs::read(kernel.join("osrelease")).unwrap_or_default(),
-            capabilities: self.capabilities(),
-            rdma: self.rdma_addresses(),
+            boot_id: self.boot_id()?,
+            host_nqn: self.nvme_identity()?.0,
+            kernel_release: sysfs::need(kernel.join("osrelease"))?,
+            capabilities: self.capabilities()?,
+            rdma: self.rdma_addresses()?,
             assembly,
             kernel_fault,
             drives: drives.iter().map(|d| self.drive_facts(d)).collect(),
         })
     }
 
-    /// Host NQN and host ID: the node's own, else made from its machine ID, so that they outlive the daemon.
-    pub(super) fn nvme_identity(&self) -> (String, String) {
-        let dir = &self.config.nvme;
-        let machine = || sysfs::read(&self.config.machine_id).unwrap_or_default();
-        let id = sysfs::read(dir.join("hostid"))
-            .unwrap_or_else(|| Uuid::new_v5(&HOST_NAMESPACE, machine().as_bytes()).to_string());
-        let nqn = sysfs::read(dir.join("hostnqn")).unwrap_or_else(|| format!("nqn.2014-08.org.nvmexpress:uuid:{id}"));
-        (nqn, id)
+    /// What tells this boot from another: half of it would be another boot, which proves that the arrays of this one are gone.
+    pub(super) fn boot_id(&self) -> Result<String> {
+        let whole = |t: &str| Uuid::parse_str(t).is_ok_and(|u| u.hyphenated().to_string() == t).then(|| t.to_owned());
+        sysfs::needed(self.config.proc.join("sys/kernel/random/boot_id"), "boot ID", whole)
+    }
+
+    /// Host NQN and host ID: those of the node's files, else made from the node's name, which no other node of the cluster has. The
+    /// machine ID would not do: in a container it is the image's, and nodes made from one image have one too.
+    ///
+    /// # Errors
+    /// A file is there and says something else, or there is neither file nor name.
+    pub(super) fn nvme_identity(&self) -> Result<(String, String)> {
+        let (nqn_file, id_file) = (self.config.nvme.join("hostnqn"), self.config.nvme.join("hostid"));
+        let (nqn, id) = (identity_in(&nqn_file, "host NQN", nqn)?, identity_in(&id_file, "host ID", host_id)?);
+        let made = |id: String| (format!("{UUID_NQN}{id}"), id);
+        Ok(match (nqn, id) {
+            (Some(nqn), Some(id)) => (nqn, id),
+            // The kernel refuses two NQNs with one ID, so the ID follows from the NQN, for nvme-cli as for us.
+            (Some(nqn), None) => {
+                let own = nqn.strip_prefix(UUID_NQN).and_then(host_id);
+                let id = own.unwrap_or_else(|| Uuid::new_v5(&HOST_NAMESPACE, nqn.as_bytes()).to_string());
+                (nqn, id)
+            }
+            (None, Some(id)) => made(id),
+            (None, None) if self.config.node.is_empty() => {
+                let why = format!("{} is not there, and the node has no name to make one from", nqn_file.display());
+                return Err(failed("find the NVMe host NQN", why));
+            }
+            (None, None) => made(Uuid::new_v5(&HOST_NAMESPACE, self.config.node.as_bytes()).to_string()),
+        })
     }
 
     /// Loads a module that is not there, where there are modules. Whether it is there afterwards is the next step's
@@ -58,19 +83,19 @@ impl RealHost {
         }
     }
 
-    fn capabilities(&self) -> Vec<Capability> {
+    fn capabilities(&self) -> Result<Vec<Capability>> {
         let mut all = vec![
             self.raid(capability::RAID1, "CONFIG_MD_RAID1"),
             self.raid(capability::RAID10, "CONFIG_MD_RAID10"),
             self.target(),
             self.initiator(),
-            self.rdma(),
-            self.bitmap(),
+            self.rdma()?,
+            self.bitmap()?,
         ];
         all.extend(self.lockless());
         all.extend(self.md_features());
         all.extend(["mdadm", "nft", "mkfs.xfs", "mkfs.ext4"].map(program));
-        all
+        Ok(all)
     }
 
     fn raid(&self, level: &'static str, option: &str) -> Capability {
@@ -108,11 +133,11 @@ impl RealHost {
     }
 
     /// Whether the kernel keeps to the end of a bitmap.
-    fn bitmap(&self) -> Capability {
-        match self.floor() {
+    fn bitmap(&self) -> Result<Capability> {
+        Ok(match self.floor()? {
             Verdict::Safe(how) => says("md-bitmap-bounds", true, how, ""),
             Verdict::Unsafe(why) => says("md-bitmap-bounds", false, "", why),
-        }
+        })
     }
 
     /// The lockless bitmap has no file before there is an array; its functions have names.
@@ -142,35 +167,65 @@ impl RealHost {
         list.is_some_and(|list| list.lines().any(|line| line == feature))
     }
 
-    fn rdma(&self) -> Capability {
-        if sysfs::names(self.config.sys.join("class/infiniband")).is_empty() {
-            return says(capability::RDMA, false, "", "no RDMA device");
+    fn rdma(&self) -> Result<Capability> {
+        if sysfs::names(self.config.sys.join("class/infiniband"))?.is_empty() {
+            return Ok(says(capability::RDMA, false, "", "no RDMA device"));
         }
         self.load("nvmet_rdma", "nvmet-rdma");
         self.load("nvme_rdma", "nvme-rdma");
         let there = ["nvmet_rdma", "nvme_rdma"].iter().all(|m| self.config.sys.join("module").join(m).exists());
         let remedy = "CONFIG_NVME_RDMA and CONFIG_NVME_TARGET_RDMA are needed";
-        says(capability::RDMA, there, "/sys/module/nvme_rdma, /sys/module/nvmet_rdma", remedy)
+        Ok(says(capability::RDMA, there, "/sys/module/nvme_rdma, /sys/module/nvmet_rdma", remedy))
     }
 
     /// Addresses of interfaces with an RDMA device.
-    fn rdma_addresses(&self) -> Vec<String> {
-        if !self.rdma().1 {
-            return vec![];
+    fn rdma_addresses(&self) -> Result<Vec<String>> {
+        if !self.rdma()?.1 {
+            return Ok(vec![]);
         }
-        let with = self.rdma_interfaces();
+        let with = self.rdma_interfaces()?;
         let all = if_addrs::get_if_addrs().unwrap_or_default();
-        all.into_iter().filter(|i| with.contains(&i.name)).map(|i| i.ip().to_string()).collect()
+        Ok(all.into_iter().filter(|i| with.contains(&i.name)).map(|i| i.ip().to_string()).collect())
     }
 
     /// Network interfaces of an RDMA device: a card's has the device beside it, a software device names its parent.
-    fn rdma_interfaces(&self) -> BTreeSet<String> {
+    fn rdma_interfaces(&self) -> Result<BTreeSet<String>> {
         let devices = self.config.sys.join("class/infiniband");
-        let parents = sysfs::names(&devices).into_iter().filter_map(|d| sysfs::read(devices.join(d).join("parent")));
         let net = self.config.sys.join("class/net");
-        let card = |name: &String| !sysfs::names(net.join(name).join("device/infiniband")).is_empty();
-        sysfs::names(&net).into_iter().filter(card).chain(parents).collect()
+        let mut found = BTreeSet::new();
+        for device in sysfs::names(&devices)? {
+            found.extend(sysfs::label(devices.join(device).join("parent"))?);
+        }
+        for name in sysfs::names(&net)? {
+            if !sysfs::names(net.join(&name).join("device/infiniband"))?.is_empty() {
+                found.insert(name);
+            }
+        }
+        Ok(found)
     }
+}
+
+/// What an administrator's file says, with a newline or without. One that is there and says nothing is an error: connected under
+/// a name of ours, the node would be another to whoever allowed it by its own.
+fn identity_in(file: &Path, what: &str, whole: impl Fn(&str) -> Option<String>) -> Result<Option<String>> {
+    match sysfs::label(file)? {
+        Some(text) => whole(&text).map(Some).ok_or_else(|| sysfs::bad(file, format!("{text:?} is no {what}"))),
+        None if sysfs::exists(file)? => Err(sysfs::bad(file, format!("it is empty, and no {what}"))),
+        None => Ok(None),
+    }
+}
+
+/// A host NQN that can be an option of a connection and a directory of nvmet.
+fn nqn(text: &str) -> Option<String> {
+    let plain = |b: u8| b.is_ascii_graphic() && !matches!(b, b',' | b'/');
+    let whole = text.starts_with("nqn.") && (12..=223).contains(&text.len()) && text.bytes().all(plain);
+    whole.then(|| text.to_owned())
+}
+
+/// A host ID as the kernel takes it. All zeros is nobody's.
+fn host_id(text: &str) -> Option<String> {
+    let id = Uuid::parse_str(text).ok().filter(|id| !id.is_nil())?;
+    (text.len() == 36).then(|| id.hyphenated().to_string())
 }
 
 /// Where MD with MeshStor's patches says what it can.
@@ -218,8 +273,35 @@ mod tests {
         }
         std::fs::write(sys.join("class/infiniband/rxe0/parent"), "eth0\n").unwrap();
         let config = RealConfig { sys: sys.clone(), ..RealConfig::new(vec![], 1..=1) };
-        let found = RealHost::new(config).rdma_interfaces();
+        let found = RealHost::new(config).rdma_interfaces().unwrap();
         assert_eq!(found.into_iter().collect::<Vec<_>>(), ["eth0", "eth1"]);
         std::fs::remove_dir_all(sys).unwrap();
+    }
+
+    /// I2: two nodes are never one host to a target, although both run the same image.
+    #[test]
+    fn a_host_nqn_is_of_one_node() {
+        let dir = std::env::temp_dir().join(format!("meshstor-nqn-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let identity = |node: &str| {
+            let config = RealConfig { node: node.to_owned(), nvme: dir.clone(), ..RealConfig::new(vec![], 1..=1) };
+            RealHost::new(config).nvme_identity()
+        };
+        let (one, two) = (identity("one").unwrap(), identity("two").unwrap());
+        assert!(one.0 != two.0 && one.1 != two.1);
+        assert_eq!(identity("one").unwrap(), one, "it outlives the daemon");
+        assert!(identity("").unwrap_err().to_string().contains("hostnqn"));
+
+        let own = "7f3a1f0e-5f5e-4c1e-9d0b-0c6f6f2f9a11";
+        std::fs::write(dir.join("hostnqn"), format!("{UUID_NQN}{own}\n")).unwrap();
+        assert_eq!(identity("one").unwrap(), (format!("{UUID_NQN}{own}"), own.to_owned()));
+        for bad in ["", "\n", "nqn.2014-08.org.nvmexpress:uuid:a,b\n", "nqn.2014-08.x/../y\n", "my host\n"] {
+            std::fs::write(dir.join("hostnqn"), bad).unwrap();
+            assert!(identity("one").is_err(), "{bad:?}");
+        }
+        std::fs::remove_file(dir.join("hostnqn")).unwrap();
+        std::fs::write(dir.join("hostid"), &own[..35]).unwrap();
+        assert!(identity("one").is_err());
+        std::fs::remove_dir_all(dir).unwrap();
     }
 }

@@ -23,6 +23,15 @@ fn directory(path: &Path) -> io::Result<()> {
     }
 }
 
+/// The device of a namespace: none before it has one, for which the kernel writes `(null)`.
+fn device_path(text: &str) -> Option<Option<PathBuf>> {
+    match text {
+        "(null)" => Some(None),
+        path if path.starts_with('/') => Some(Some(PathBuf::from(path))),
+        _ => None,
+    }
+}
+
 impl RealHost {
     pub(super) fn nvmet(&self, below: &str) -> PathBuf {
         self.config.configfs.join("nvmet").join(below)
@@ -33,50 +42,121 @@ impl RealHost {
     }
 
     /// Subsystems of ours, half made ones too.
-    pub(super) fn our_subsystems(&self) -> Vec<String> {
-        let names = sysfs::names(self.nvmet("subsystems"));
-        names.into_iter().filter(|n| n.starts_with(EXPORT_NQN_PREFIX)).collect()
+    ///
+    /// # Errors
+    /// Also where nvmet is in the kernel and its configfs is not seen: exports may be open there.
+    pub(super) fn our_subsystems(&self) -> Result<Vec<String>> {
+        let dir = self.nvmet("subsystems");
+        if !sysfs::exists(&dir)? {
+            for module in ["nvmet", "nvmet_tcp", "nvmet_rdma", "nvmet_fc", "nvme_loop"] {
+                if sysfs::exists(self.config.sys.join("module").join(module))? {
+                    return Err(sysfs::bad(
+                        dir,
+                        format!("{module} is in the kernel, but configfs is not mounted there"),
+                    ));
+                }
+            }
+            return Ok(vec![]);
+        }
+        Ok(sysfs::names(dir)?.into_iter().filter(|n| n.starts_with(EXPORT_NQN_PREFIX)).collect())
     }
 
     /// Port directories that a subsystem is linked to: one for ours, none before the end of making it.
-    pub(super) fn ports_of(&self, nqn: &str) -> Vec<String> {
+    pub(super) fn ports_of(&self, nqn: &str) -> Result<Vec<String>> {
         let ports = self.nvmet("ports");
-        let linked = |p: &String| fs::symlink_metadata(ports.join(p).join("subsystems").join(nqn)).is_ok();
-        sysfs::names(&ports).into_iter().filter(linked).collect()
-    }
-
-    pub(super) fn export_facts(&self, nqn: &str) -> ExportFacts {
-        let dir = self.subsystem(nqn);
-        let namespace = dir.join("namespaces/1");
-        let port = self.ports_of(nqn).into_iter().next().map(|p| self.nvmet("ports").join(p));
-        ExportFacts {
-            nqn: nqn.to_owned(),
-            host_nqn: sysfs::names(dir.join("allowed_hosts")).into_iter().next(),
-            device: sysfs::read(namespace.join("device_path")).filter(|p| p.starts_with('/')).map(PathBuf::from),
-            device_uuid: sysfs::read(namespace.join("device_uuid")).and_then(|u| Uuid::parse_str(&u).ok()),
-            enabled: sysfs::read(namespace.join("enable")).as_deref() == Some("1"),
-            listening: port
-                .and_then(|p| Some((sysfs::read(p.join("addr_traddr"))?, sysfs::number(p.join("addr_trsvcid"))?))),
+        let mut linked = vec![];
+        for port in sysfs::names(&ports)? {
+            let link = ports.join(&port).join("subsystems").join(nqn);
+            match fs::symlink_metadata(&link) {
+                Ok(_) => linked.push(port),
+                Err(e) if e.kind() == ErrorKind::NotFound => {}
+                Err(e) => return Err(sysfs::bad(link, e)),
+            }
         }
+        Ok(linked)
     }
 
-    /// Exports of a leg: by its device, or by the note that was made before the first directory of the export.
-    pub(super) fn exports_of(&self, leg: Uuid, device: Option<&Path>) -> Vec<ExportFacts> {
-        self.our_subsystems()
-            .into_iter()
-            .filter_map(|nqn| {
-                let facts = self.export_facts(&nqn);
-                let noted = sysfs::read(self.export_note(&nqn)).is_some_and(|n| n.starts_with(&leg.to_string()));
-                (noted || (device.is_some() && facts.device.as_deref() == device)).then_some(facts)
-            })
-            .collect()
+    /// None when the export is gone.
+    pub(super) fn export_facts(&self, nqn: &str) -> Result<Option<ExportFacts>> {
+        let dir = self.subsystem(nqn);
+        if !sysfs::exists(&dir)? {
+            return Ok(None);
+        }
+        let namespace = dir.join("namespaces/1");
+        let device = sysfs::parsed(namespace.join("device_path"), "device", device_path)?.flatten();
+        let device_uuid = sysfs::parsed(namespace.join("device_uuid"), "UUID", |t| Uuid::parse_str(t).ok())?;
+        let enabled = sysfs::flag(namespace.join("enable"))?;
+        let whole = device_uuid.is_some() && enabled.is_some();
+        if sysfs::exists(&namespace)? && !(whole && sysfs::exists(namespace.join("device_path"))?) {
+            return Err(sysfs::bad(namespace, "one of its attributes is not there"));
+        }
+        let port = self.ports_of(nqn)?.into_iter().next();
+        Ok(Some(ExportFacts {
+            nqn: nqn.to_owned(),
+            host_nqn: self.allowed(&dir)?,
+            device,
+            device_uuid,
+            enabled: enabled.unwrap_or(false),
+            listening: port.map(|p| self.listener(&self.nvmet("ports").join(p))).transpose()?,
+        }))
     }
 
-    /// The host that an export names, from its note: leg, then host.
+    /// Whom an export lets in: the one host; what is no NQN where it lets in more than one.
+    fn allowed(&self, subsystem: &Path) -> Result<Option<String>> {
+        let hosts = sysfs::need_names(subsystem.join("allowed_hosts"))?;
+        let anybody = sysfs::flag(subsystem.join("attr_allow_any_host"))?;
+        let anybody = anybody.ok_or_else(|| sysfs::bad(subsystem, "attr_allow_any_host is not there"))?;
+        Ok(match (anybody, hosts.as_slice()) {
+            (true, _) => Some("any host".to_owned()),
+            (false, []) => None,
+            (false, hosts) => Some(hosts.join(" and ")),
+        })
+    }
+
+    fn listener(&self, port: &Path) -> Result<(String, u16)> {
+        let address = |t: &str| t.parse::<IpAddr>().is_ok().then(|| t.to_owned());
+        let number = sysfs::need_number(port.join("addr_trsvcid"))?;
+        Ok((sysfs::needed(port.join("addr_traddr"), "address", address)?, number))
+    }
+
+    /// Exports of a leg: by its device, or by the note that was made before the first directory of the export. The note says
+    /// whose an export is whose device cannot be read.
+    pub(super) fn exports_of(&self, leg: Uuid, device: Option<&Path>) -> Result<Vec<ExportFacts>> {
+        let mut exports = vec![];
+        for nqn in self.our_subsystems()? {
+            let noted = self.export_noted(&nqn);
+            let another = matches!(&noted, Ok(Some((noted, _))) if *noted != leg);
+            let facts = match self.export_facts(&nqn) {
+                Ok(Some(facts)) => facts,
+                Ok(None) => continue,
+                // Half made ones have a note before they have anything else.
+                Err(_) if another => continue,
+                Err(error) => return Err(error),
+            };
+            let by_device = device.is_some() && facts.device.as_deref() == device;
+            match noted {
+                Ok(Some((noted, _))) if noted == leg => exports.push(facts),
+                _ if by_device => exports.push(facts),
+                Err(error) if facts.device.is_none() => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(exports)
+    }
+
+    /// Leg and host of an export, from its note.
+    fn export_noted(&self, nqn: &str) -> Result<Option<(Uuid, String)>> {
+        let note = |text: &str| {
+            let (leg, host) = text.split_once('\n')?;
+            let whole = !host.is_empty() && !host.contains(['/', '\n']);
+            Some((Uuid::parse_str(leg).ok()?, whole.then(|| host.to_owned())?))
+        };
+        sysfs::parsed(self.export_note(nqn), "note of an export", note)
+    }
+
+    /// The host that an export names, from its note.
     pub(super) fn noted_host(&self, nqn: &str) -> Option<String> {
-        let note = sysfs::read(self.export_note(nqn))?;
-        let host = note.lines().nth(1)?;
-        (!host.is_empty() && !host.contains('/')).then(|| host.to_owned())
+        self.export_noted(nqn).ok().flatten().map(|(_, host)| host)
     }
 
     pub(super) fn export_note(&self, nqn: &str) -> PathBuf {
@@ -100,22 +180,22 @@ impl RealHost {
         }
         // Making exports is one at a time: they share the TCP ports and the directories of hosts.
         let _guard = self.lock_exports();
-        let there = self.export_facts(&spec.nqn);
-        if let Some((at, _)) = &there.listening {
-            let same = there.enabled
-                && there.device.as_deref() == Some(&device)
-                && there.host_nqn.as_deref() == Some(&spec.host_nqn)
-                && at == &spec.address;
-            return if same { Ok(there) } else { Err(conflict(action(), "another export has this NQN")) };
-        }
-        if self.subsystem(&spec.nqn).exists() {
-            self.close_export_locked(&spec.nqn)?;
+        match self.export_facts(&spec.nqn)? {
+            Some(there) if there.listening.is_some() => {
+                let same = there.enabled
+                    && there.device.as_deref() == Some(&device)
+                    && there.host_nqn.as_deref() == Some(&spec.host_nqn)
+                    && there.listening.as_ref().is_some_and(|(at, _)| at == &spec.address);
+                return if same { Ok(there) } else { Err(conflict(action(), "another export has this NQN")) };
+            }
+            Some(_) => self.close_export_locked(&spec.nqn)?,
+            None => {}
         }
         self.sweep_ports()?;
         sysfs::replace(&self.export_note(&spec.nqn), &format!("{}\n{}\n", leg.uuid, spec.host_nqn)).doing(action)?;
         self.make_subsystem(spec, &device).doing(action)?;
         self.listen(spec, address)?;
-        Ok(self.export_facts(&spec.nqn))
+        self.export_facts(&spec.nqn)?.ok_or_else(|| failed(action(), "it is gone again"))
     }
 
     /// Subsystem, namespace and allow-list; nothing can reach it before it is linked to a port.
@@ -151,17 +231,18 @@ impl RealHost {
         // Ports are taken in turn, for as long as possible not again: a fenced consumer still retries the old one, and
         // an answer from another subsystem there would be an error to it, which is no fence.
         let cursor = self.config.state.join("next-port");
-        let start = sysfs::number::<u16>(&cursor).map(u32::from).unwrap_or_else(|| {
+        // A cursor that was lost costs nothing.
+        let start = sysfs::number::<u16>(&cursor).ok().flatten().map(u32::from).unwrap_or_else(|| {
             u32::from(first) + u32::try_from(Uuid::new_v4().as_u128() % u128::from(count)).unwrap_or(0)
         });
         for offset in 0..count {
             let port = u32::from(first) + (start.saturating_sub(u32::from(first)) + offset) % count;
             let Ok(port) = u16::try_from(port) else { continue };
-            if cut.contains(&port) || self.port_is_taken(address, port) {
+            if cut.contains(&port) || self.port_is_taken(address, port)? {
                 continue;
             }
             let next = if port == *self.config.ports.end() { first } else { port + 1 };
-            sysfs::replace(&cursor, &next.to_string()).doing(action)?;
+            sysfs::replace(&cursor, &format!("{next}\n")).doing(action)?;
             match self.make_port(spec, address, port) {
                 // Somebody listens there after all.
                 Err(e) if e.kind() == ErrorKind::AddrInUse => self.remove_port(port).doing(action)?,
@@ -171,15 +252,16 @@ impl RealHost {
         Err(failed(action(), "every TCP port of the range is in use"))
     }
 
-    fn port_is_taken(&self, address: IpAddr, port: u16) -> bool {
+    fn port_is_taken(&self, address: IpAddr, port: u16) -> Result<bool> {
         let ports = self.nvmet("ports");
-        let ours = ports.join(port.to_string()).exists();
         let number = port.to_string();
-        let theirs = sysfs::names(&ports)
-            .iter()
-            .any(|p| sysfs::read(ports.join(p).join("addr_trsvcid")).as_ref() == Some(&number));
-        let listening = TcpListener::bind((address, port)).is_err_and(|e| e.kind() == ErrorKind::AddrInUse);
-        ours || theirs || listening
+        for other in sysfs::names(&ports)? {
+            // Somebody's listener that is no number is not at ours.
+            if other == number || sysfs::read(ports.join(other).join("addr_trsvcid"))?.as_ref() == Some(&number) {
+                return Ok(true);
+            }
+        }
+        Ok(TcpListener::bind((address, port)).is_err_and(|e| e.kind() == ErrorKind::AddrInUse))
     }
 
     fn make_port(&self, spec: &ExportSpec, address: IpAddr, port: u16) -> io::Result<()> {

@@ -10,7 +10,7 @@ use super::command::{Tool, installed};
 use super::direct::{Access, Direct};
 use super::error::{Doing, busy, failed};
 use super::floor::{self, Probed, Verdict};
-use super::{RealHost, sysfs};
+use super::{RealHost, mdstate, sysfs};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -26,31 +26,35 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 impl RealHost {
     /// Whether arrays may be started on this kernel. The first call of a boot probes, and takes a second.
-    pub(super) fn floor(&self) -> &Verdict {
-        self.floor.get_or_init(|| {
-            let release = sysfs::read(self.config.proc.join("sys/kernel/osrelease")).unwrap_or_default();
-            let verdict = floor::verdict(&release, &self.probed());
+    ///
+    /// # Errors
+    /// Release or boot ID cannot be read: nothing is known, and nothing is kept.
+    pub(super) fn floor(&self) -> Result<&Verdict> {
+        let release = sysfs::need(self.config.proc.join("sys/kernel/osrelease"))?;
+        let boot = self.boot_id()?;
+        Ok(self.floor.get_or_init(|| {
+            let verdict = floor::verdict(&release, &self.probed(&boot));
             tracing::info!(?verdict, "kernel floor");
             verdict
-        })
+        }))
     }
 
     /// An array that this kernel would damage its node with is not started (I8).
     pub(super) fn check_floor(&self, action: impl Fn() -> String) -> Result<()> {
-        match self.floor() {
+        match self.floor()? {
             Verdict::Safe(_) => Ok(()),
             Verdict::Unsafe(why) => Err(HostError::Conflict { action: action(), cause: why.clone() }),
         }
     }
 
-    fn probed(&self) -> Probed {
-        let boot = sysfs::read(self.config.proc.join("sys/kernel/random/boot_id")).unwrap_or_default();
+    fn probed(&self, boot: &str) -> Probed {
         let file = self.config.run.join("bitmap-probe");
-        if let Some(noted) = sysfs::read(&file).and_then(|note| floor::noted(&boot, &note)) {
+        // A note that cannot be read is none: then it is tried again.
+        if let Some(noted) = sysfs::read(&file).ok().flatten().and_then(|note| floor::noted(boot, &note)) {
             return noted;
         }
         let probed = self.probe().unwrap_or_else(|error| Probed::Not(error.to_string()));
-        if let Some(note) = floor::note(&boot, &probed)
+        if let Some(note) = floor::note(boot, &probed)
             && let Err(error) = sysfs::replace(&file, &note)
         {
             tracing::warn!(%error, "note what was probed");
@@ -84,7 +88,7 @@ impl RealHost {
             members.push(self.probe_member(name, |disk| table(disk, page))?);
         }
         let [trap, plain] = members.as_slice() else { return Ok(Probed::Not("no members".to_owned())) };
-        let optimal = sysfs::number::<u64>(self.queue(trap).join("optimal_io_size"));
+        let optimal = sysfs::number::<u64>(self.queue(trap).join("optimal_io_size"))?;
         if optimal != Some(2 * page) {
             return Ok(Probed::Not(format!("the probe's optimal I/O size is {optimal:?}, not {}", 2 * page)));
         }
@@ -108,8 +112,8 @@ impl RealHost {
         write.write(0, &[0; 4096]).and_then(|()| write.sync()).doing(action)?;
         drop(write);
         let name = trap.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let state = sysfs::read(self.member_file(array, &name, "state")).unwrap_or_default();
-        if state.split(',').any(|word| word == "faulty") {
+        let fails = |text: &str| mdstate::flags(text).map(|flags| flags.contains(&"faulty"));
+        if sysfs::needed(self.member_file(array, &name, "state"), "state of a member", fails)? {
             return Ok(Probed::Beyond);
         }
         let bitmap = Direct::open(trap, Access::Read).and_then(|d| d.read(floor::BITMAP_AT, 4096)).doing(action)?;
@@ -127,7 +131,7 @@ impl RealHost {
         // Nobody waits for udev, which may not be there or, from within a container, not be heard.
         let create = Tool::new("dmsetup").args(["create", "--noudevsync", "--noudevrules"]).arg(name);
         create.run_with(Some(&table(disk.trim())))?;
-        let device = self.mapped(name).ok_or_else(|| failed(format!("find {name}"), "the kernel does not have it"))?;
+        let device = self.mapped(name)?.ok_or_else(|| failed(format!("find {name}"), "the kernel does not have it"))?;
         sysfs::wait_for(PATIENCE, || device.exists().then_some(device.clone()))
             .ok_or_else(|| failed(format!("find {name}"), "no device node"))
     }
@@ -137,11 +141,14 @@ impl RealHost {
     }
 
     /// The device of that name in the device mapper.
-    fn mapped(&self, name: &str) -> Option<PathBuf> {
+    fn mapped(&self, name: &str) -> Result<Option<PathBuf>> {
         let block = self.config.sys.join("block");
-        let named = |dm: &String| sysfs::read(block.join(dm).join("dm/name")).as_deref() == Some(name);
-        let found = sysfs::names(&block).into_iter().filter(|n| n.starts_with("dm-")).find(named)?;
-        Some(self.config.dev.join(found))
+        for dm in sysfs::need_names(&block)?.into_iter().filter(|n| n.starts_with("dm-")) {
+            if sysfs::read(block.join(&dm).join("dm/name"))?.as_deref() == Some(name) {
+                return Ok(Some(self.config.dev.join(dm)));
+            }
+        }
+        Ok(None)
     }
 
     fn free_array(&self) -> Result<PathBuf> {
@@ -172,9 +179,9 @@ impl RealHost {
 
     /// Stops the array that holds the device of that name, and removes the device.
     fn unmap(&self, name: &str) -> Result<()> {
-        let Some(device) = self.mapped(name) else { return Ok(()) };
+        let Some(device) = self.mapped(name)? else { return Ok(()) };
         let block = self.config.sys.join("block").join(device.file_name().unwrap_or_default());
-        for array in sysfs::names(block.join("holders")) {
+        for array in sysfs::names(block.join("holders"))? {
             self.stop(&self.config.dev.join(array))?;
         }
         Tool::new("dmsetup").args(["remove", "--noudevsync", "--noudevrules"]).arg(name).run().map(|_| ())

@@ -1,5 +1,7 @@
 //! `/proc/<pid>`, as far as it tells who uses a device and who will never see anything any more. Pure.
 
+use super::sysfs::digits;
+
 /// Bit of `SIGKILL` in the masks of `/proc/<pid>/status`.
 const SIGKILL: u64 = 1 << 8;
 /// `PF_EXITING` of `include/linux/sched.h`: the task is in `do_exit()` and returns to user space no more.
@@ -69,6 +71,20 @@ pub(super) fn swaps(table: &str) -> Vec<&str> {
     table.lines().skip(1).filter_map(|line| line.split_ascii_whitespace().next()).collect()
 }
 
+/// Loop devices and the device on which the file of each is, as losetup lists them; none where it says anything else.
+pub(super) fn loops(list: &str) -> Option<Vec<(&str, (u32, u32))>> {
+    let device = |line: &'_ str| -> Option<(u32, u32)> {
+        let (major, minor) = line.trim().split_once(':')?;
+        Some((digits(major.trim())?, digits(minor.trim())?))
+    };
+    let whole = list.is_empty() || list.ends_with('\n');
+    let read = |line| {
+        let (name, back): (&str, &str) = str::split_once(line, ' ')?;
+        Some((name, device(back)?))
+    };
+    whole.then(|| list.lines().map(read).collect()).flatten()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -111,6 +127,11 @@ mod tests {
         assert_eq!(stacked(table), [("/m", "rw,lowerdir=/mnt/a/l")]);
         let swap = "Filename\tType\tSize\tUsed\tPriority\n/swap\\040file file 4 0 -2\n";
         assert_eq!(swaps(swap), ["/swap\\040file"]);
+        assert_eq!(
+            loops("/dev/loop0 9:100\n/dev/loop1   8:1\n"),
+            Some(vec![("/dev/loop0", (9, 100)), ("/dev/loop1", (8, 1))])
+        );
+        assert_eq!((loops("/dev/loop0 9:10"), loops("/dev/loop0\n"), loops("")), (None, None, Some(vec![])));
     }
 
     proptest! {

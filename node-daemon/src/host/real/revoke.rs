@@ -15,6 +15,7 @@ impl RealHost {
         if !nqn.starts_with(EXPORT_NQN_PREFIX) || nqn.contains('/') {
             return Err(conflict(format!("revoke {nqn}"), "the NQN is not one of ours"));
         }
+        self.our_subsystems()?;
         self.cut_and_drain(nqn)?;
         // Directories are shared with the making of exports; the part that can block for long is over.
         let _guard = self.lock_exports();
@@ -33,24 +34,26 @@ impl RealHost {
     fn cut_and_drain(&self, nqn: &str) -> Result<()> {
         let action = || format!("revoke {nqn}");
         let dir = self.subsystem(nqn);
-        let ports: Vec<(String, Option<u16>)> = self
-            .ports_of(nqn)
-            .into_iter()
-            .map(|p| (p.clone(), sysfs::number(self.nvmet("ports").join(p).join("addr_trsvcid"))))
-            .collect();
+        let mut ports: Vec<(String, Option<u16>)> = vec![];
+        let mut tcp = true;
+        for port in self.ports_of(nqn)? {
+            let at = self.nvmet("ports").join(&port);
+            // None of each: it went away since it was listed.
+            tcp &= sysfs::read(at.join("addr_trtype"))?.is_none_or(|kind| kind == "tcp");
+            ports.push((port, sysfs::number(at.join("addr_trsvcid"))?));
+        }
         let _cutting = ports.iter().filter_map(|(_, p)| *p).map(|p| self.cutting(p)).collect::<Vec<_>>();
         // 1. Its packets, of existing connections too: the consumer sees silence and holds its writes. No packet filter
         // sees RDMA.
-        let tcp =
-            |p: &String| sysfs::read(self.nvmet("ports").join(p).join("addr_trtype")).is_none_or(|kind| kind == "tcp");
-        let silent = nft::available() && ports.iter().all(|(p, _)| tcp(p));
+        let silent = nft::available() && tcp;
         if silent {
             for port in ports.iter().filter_map(|(_, port)| *port) {
                 nft::cut(port)?;
             }
         }
+        let hosts = sysfs::names(dir.join("allowed_hosts"))?;
         let unlink_hosts = || -> io::Result<()> {
-            for host in sysfs::names(dir.join("allowed_hosts")) {
+            for host in &hosts {
                 unless_gone(fs::remove_file(dir.join("allowed_hosts").join(host)))?;
             }
             Ok(())
@@ -69,7 +72,7 @@ impl RealHost {
             unlink_hosts().doing(action)?;
         }
         // 4. The barrier: returns when the I/O that is inside the target is done.
-        for namespace in sysfs::names(dir.join("namespaces")) {
+        for namespace in sysfs::names(dir.join("namespaces"))? {
             unless_gone(sysfs::write(dir.join("namespaces").join(namespace).join("enable"), "0")).doing(action)?;
         }
         // 5. The port, then its packets again: nobody listens now, so a retry is refused and tried again.
@@ -87,7 +90,7 @@ impl RealHost {
     fn remove_subsystem(&self, nqn: &str) -> Result<()> {
         let action = || format!("remove subsystem {nqn}");
         let dir = self.subsystem(nqn);
-        for namespace in sysfs::names(dir.join("namespaces")) {
+        for namespace in sysfs::names(dir.join("namespaces"))? {
             unless_gone(fs::remove_dir(dir.join("namespaces").join(namespace))).doing(action)?;
         }
         // Only the host that this export named, and only if it is in no other list: the kernel refuses it otherwise.
@@ -104,12 +107,12 @@ impl RealHost {
         let cutting = self.being_cut();
         let ports = self.nvmet("ports");
         let ours = |p: &u16| self.config.ports.contains(p) && !cutting.contains(p);
-        for port in sysfs::names(&ports).iter().filter_map(|p| p.parse().ok()).filter(ours) {
-            if sysfs::names(ports.join(port.to_string()).join("subsystems")).is_empty() {
+        for port in sysfs::names(&ports)?.iter().filter_map(|p| p.parse().ok()).filter(ours) {
+            if sysfs::names(ports.join(port.to_string()).join("subsystems"))?.is_empty() {
                 self.remove_port(port).doing(|| format!("remove the unused port {port}"))?;
             }
         }
-        let there: BTreeSet<String> = sysfs::names(&ports).into_iter().collect();
+        let there: BTreeSet<String> = sysfs::names(&ports)?.into_iter().collect();
         for port in nft::ports()?.into_iter().filter(ours) {
             if !there.contains(&port.to_string()) {
                 nft::uncut(port)?;

@@ -25,8 +25,21 @@ pub(super) struct Superblock {
     pub raid_disks: u32,
 }
 
-/// Reads the 4 KiB at [`OFFSET`]; none where there is no superblock that is whole.
-pub(super) fn decode(bytes: &[u8]) -> Option<Superblock> {
+/// Reads the 4 KiB at [`OFFSET`]; none where there are only zeros, as there are on a leg that never was of an array.
+///
+/// # Errors
+/// What is there is neither zeros nor a whole superblock.
+pub(super) fn decode(bytes: &[u8]) -> Result<Option<Superblock>, &'static str> {
+    if bytes.len() < BYTES {
+        return Err("a superblock of which a part is missing");
+    }
+    match bytes.iter().all(|b| *b == 0) {
+        true => Ok(None),
+        false => whole(bytes).map(Some).ok_or("neither zeros nor a whole MD superblock of version 1.2"),
+    }
+}
+
+fn whole(bytes: &[u8]) -> Option<Superblock> {
     if u32_at(bytes, 0)? != MAGIC || u32_at(bytes, 4)? != 1 {
         return None;
     }
@@ -45,7 +58,7 @@ pub(super) fn decode(bytes: &[u8]) -> Option<Superblock> {
 /// The same superblock without its `logical_block_size`, which kernels have from 6.19 on and older ones refuse for a
 /// feature that they do not know; none where there is no superblock that is whole.
 pub(super) fn portable(bytes: &[u8]) -> Option<Vec<u8>> {
-    decode(bytes)?;
+    whole(bytes)?;
     let mut out = bytes.to_vec();
     out.get_mut(LOGICAL_BLOCK_SIZE..LOGICAL_BLOCK_SIZE + 4)?.fill(0);
     let sum = checksum(&out)?;
@@ -94,15 +107,17 @@ mod tests {
         #[test]
         fn what_is_written_is_read(uuid in any::<u128>(), name in "[a-z:-]{0,32}", events in any::<u64>(), raid_disks in any::<u32>(), max_dev in 0u32..384) {
             let sb = Superblock { uuid: Uuid::from_u128(uuid), name, events, raid_disks };
-            prop_assert_eq!(decode(&encode(&sb, max_dev)), Some(sb));
+            prop_assert_eq!(decode(&encode(&sb, max_dev)), Ok(Some(sb)));
         }
 
         #[test]
-        fn a_flipped_bit_is_seen(byte in 0usize..256, bit in 0u8..8) {
+        /// I6: what was a superblock is never "no superblock", which would be taken for blank.
+        fn a_flipped_bit_is_seen(byte in 0usize..256, bit in 0u8..8, cut in 0usize..BYTES) {
             let sb = Superblock { uuid: Uuid::from_u128(1), name: "meshstor:a".into(), events: 9, raid_disks: 2 };
             let mut bytes = encode(&sb, 128);
+            prop_assert!(decode(&bytes[..cut]).is_err());
             bytes[byte] ^= 1 << bit;
-            prop_assert_eq!(decode(&bytes), None);
+            prop_assert!(decode(&bytes).is_err());
         }
 
         #[test]
@@ -113,13 +128,18 @@ mod tests {
             with[LOGICAL_BLOCK_SIZE..LOGICAL_BLOCK_SIZE + 4].copy_from_slice(&sector.to_le_bytes());
             let sum = checksum(&with).unwrap();
             with[CHECKSUM..CHECKSUM + 4].copy_from_slice(&sum.to_le_bytes());
-            prop_assert_eq!(decode(&with), Some(sb));
+            prop_assert_eq!(decode(&with), Ok(Some(sb)));
             prop_assert_eq!(portable(&with), Some(plain));
         }
 
         #[test]
-        fn garbage_is_never_a_superblock(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
-            prop_assert_eq!(decode(&bytes), None);
+        fn garbage_is_never_a_superblock_nor_none(bytes in proptest::collection::vec(any::<u8>(), 1..600)) {
+            prop_assert!(decode(&bytes).is_err());
+            let blank = bytes.iter().all(|b| *b == 0);
+            let mut padded = bytes;
+            padded.resize(BYTES, 0);
+            let found = decode(&padded);
+            prop_assert_eq!(found.is_ok(), blank);
         }
     }
 }

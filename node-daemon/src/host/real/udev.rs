@@ -1,8 +1,9 @@
 //! Keeping the node's own udev and systemd from our legs.
 
-use super::super::Assembly;
+use super::super::{Assembly, Result};
 use super::assembly::{self, File};
 use super::{RealHost, sysfs};
+use std::io::ErrorKind;
 use std::path::Path;
 
 /// Where udev reads rules, first the directory that counts most (udev(7)).
@@ -21,8 +22,10 @@ impl RealHost {
     /// Puts our rule where udev reads it, and looks for others that would assemble legs all the same. Nothing is triggered: what
     /// udev has seen already, it has seen.
     pub(super) fn assembly(&self) -> Assembly {
-        if !self.config.udev.join("control").exists() {
-            return assembly::yes("no udev runs on this node");
+        match sysfs::exists(self.config.udev.join("control")) {
+            Ok(true) => {}
+            Ok(false) => return assembly::yes("no udev runs on this node"),
+            Err(error) => return Assembly { guarded: None, message: error.to_string() },
         }
         let guard = self.config.udev.join("rules.d").join(assembly::GUARD_NAME);
         if std::fs::read_to_string(&guard).is_ok_and(|text| text == assembly::GUARD) {
@@ -34,25 +37,35 @@ impl RealHost {
             let message = format!("the node's files cannot be read at {}: {error}", self.config.root.display());
             return Assembly { guarded: None, message };
         }
-        let rules = self.files(&RULES, &[".rules"]);
-        let units = self.files(&UNITS, &[".service"]);
-        assembly::assess(&rules, &units)
+        let read = || Ok((self.files(&RULES, &[".rules"])?, self.files(&UNITS, &[".service"])?));
+        let read: Result<(Vec<File>, Vec<File>)> = read();
+        match read {
+            Ok((rules, units)) => assembly::assess(&rules, &units),
+            // What cannot be read may assemble.
+            Err(error) => Assembly { guarded: None, message: error.to_string() },
+        }
     }
 
     /// The files of these directories of the node that have one of these endings.
-    fn files(&self, directories: &[&str], endings: &[&str]) -> Vec<File> {
+    fn files(&self, directories: &[&str], endings: &[&str]) -> Result<Vec<File>> {
         let wanted = |name: &String| endings.iter().any(|e| name.ends_with(e));
-        let of = |dir: &&str| {
+        let mut all = vec![];
+        for dir in directories {
             let at = self.config.root.join(dir);
-            let names = sysfs::names(&at).into_iter().filter(wanted);
-            names.map(|name| read(&at, dir, name)).collect::<Vec<_>>()
-        };
-        assembly::effective(directories.iter().map(of).collect())
+            let names = sysfs::names(&at)?.into_iter().filter(wanted);
+            all.push(names.map(|name| read(&at, dir, name)).collect::<Result<Vec<_>>>()?);
+        }
+        Ok(assembly::effective(all))
     }
 }
 
-/// A link to `/dev/null` masks those behind it; a link that leads nowhere from here says nothing.
-fn read(at: &Path, dir: &str, name: String) -> File {
-    let text = std::fs::read_to_string(at.join(&name)).unwrap_or_default();
-    File { path: format!("/{dir}/{name}"), name, text }
+/// A link to `/dev/null` masks those behind it; a link that leads nowhere from here says nothing, nor does a directory.
+fn read(at: &Path, dir: &str, name: String) -> Result<File> {
+    let file = at.join(&name);
+    let text = match std::fs::read(&file) {
+        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::IsADirectory) => String::new(),
+        Err(error) => return Err(sysfs::bad(file, error)),
+    };
+    Ok(File { path: format!("/{dir}/{name}"), name, text })
 }
