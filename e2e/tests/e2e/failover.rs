@@ -19,6 +19,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("consumer_out_of_service_fails_over", out_of_service),
     ("isolated_consumer_is_fenced_and_comes_back", isolated),
     ("held_writes_that_somebody_may_see_wait_for_a_reboot", kept_until_reboot),
+    ("a_path_lost_and_found_is_let_in_behind_the_barrier", path_lost_and_found),
 ];
 
 /// Taint of a node that is shut down for good.
@@ -200,6 +201,41 @@ fn kept_until_reboot(lab: &mut Lab) -> Result<()> {
         "a write of the new epoch is lost"
     );
     volume.wait_whole(2)?;
+    volume.detach()?;
+    volume.delete()
+}
+
+/// Rule 9: the only leg is remote, and its path is gone for a while. The consumer's kernel tries again by itself, and is let in only when
+/// nothing of the old connection is left in the target; then the writes that it held are acknowledged, in the same epoch and grant.
+fn path_lost_and_found(lab: &mut Lab) -> Result<()> {
+    let load = Load::new("blip", 1024);
+    let spec = json!({ "capacity": "128Mi", "replicaCount": 1, "filesystem": "ext4" });
+    let volume = Volume::create(lab, "blip", &spec)?;
+    let target = volume.leg_nodes()?.first().cloned().context("a leg")?;
+    let consumer = lab.nodes().into_iter().find(|n| *n != target).context("another node")?;
+    let path = volume.attach(&consumer, true)?;
+    let before = volume.attachment()?["status"]["term"].clone();
+    let leg = lab.control.api.get(&ours("meshreplicas", &volume.leg_on(&target)?))?;
+    load.start(lab, &consumer, &path)?;
+    load.wait_for_progress(lab, &consumer, 50, secs(60))?;
+    partition::cut(lab.guest(&consumer)?, Cut::Data, Way::Both)?;
+    volume.wait_attachment("to say that its writes are held", secs(60), |at| {
+        at["status"]["array"]["members"][0]["state"] == "Held"
+    })?;
+    wait_for("the target to let the consumer in once more", secs(60), || {
+        let log = std::fs::read_to_string(lab.guest(&target)?.daemon_log())?;
+        Ok(when(log.contains("connect to") && log.contains("once more"), "it does not say so"))
+    })?;
+    partition::heal(lab.guest(&consumer)?)?;
+    load.wait_for_progress(lab, &consumer, 50, secs(60))?;
+    load.stop(lab, &consumer)?;
+    let after = volume.attachment()?["status"]["term"].clone();
+    ensure!(before["epoch"] == after["epoch"] && before["inSync"] == after["inSync"], "{before} became {after}");
+    let now = lab.control.api.get(&ours("meshreplicas", &volume.leg_on(&target)?))?;
+    ensure!(leg["spec"]["grant"] == now["spec"]["grant"], "another grant: {}", now["spec"]["grant"]);
+    volume.detach()?;
+    let path = volume.attach(&target, true)?;
+    load.verify(lab, &consumer, &target, &path)?;
     volume.detach()?;
     volume.delete()
 }

@@ -30,6 +30,14 @@ pub fn disowned(status: &meshstor_crds::MeshAttachmentStatus, leg: &str, epoch: 
         && array.members.iter().any(|m| m.leg == leg && m.state == meshstor_crds::MemberState::Faulty)
 }
 
+/// Whether the consumer of this record says that writes to `leg`, which it may not record away, are held: its path does not answer.
+pub fn held(status: &meshstor_crds::MeshAttachmentStatus, leg: &str, epoch: i64) -> bool {
+    let (Some(term), Some(array)) = (&status.term, &status.array) else { return false };
+    let ended = status.ended.as_ref().is_some_and(|e| e.epoch == epoch);
+    let held = array.members.iter().any(|m| m.leg == leg && m.state == meshstor_crds::MemberState::Held);
+    term.epoch == epoch && array.epoch == epoch && !ended && term.in_sync.iter().any(|l| l == leg) && held
+}
+
 /// Writes the rest of the status where it changed, whatever else is to be done.
 pub fn report_now(view: &View<'_>) -> Step {
     if view.memory.unsettled { Step::Settle } else { report::step(view) }

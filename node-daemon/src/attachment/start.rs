@@ -55,7 +55,8 @@ pub(super) fn assemble(view: &View<'_>) -> Step {
 
 /// A leg of the start set will not be reached under this epoch.
 fn hopeless(view: &View<'_>) -> bool {
-    view.memory.failed.is_some() || view.overdue || view.start_set().any(|l| l.spent(view.epoch()))
+    let lost = |l: &super::Leg<'_>| l.spent(view.epoch()) || view.burnt(l);
+    view.memory.failed.is_some() || view.overdue || view.start_set().any(lost)
 }
 
 /// Connects the next remote leg of the start set.

@@ -614,3 +614,31 @@ fn a_stop_is_no_loss() {
     };
     assert_eq!(status.array.unwrap().members.len(), 2);
 }
+
+#[test]
+fn a_target_is_told_whose_writes_are_held() {
+    // Rule 9: only a leg of S, in its epoch, is let in once more.
+    let mut bed = Bed::new();
+    bed.term().in_sync = vec!["v-1".to_owned()];
+    bed.array.as_mut().unwrap().members.remove(0);
+    bed.hold();
+    let Step::Report(status) = bed.plan() else { panic!("{}", bed.plan()) };
+    assert!(held(&status, "v-1", 2));
+    assert!(!held(&status, "v-0", 2) && !held(&status, "v-1", 3));
+    let mut other = *status;
+    other.term.as_mut().unwrap().in_sync = vec!["v-0".to_owned()];
+    assert!(!held(&other, "v-1", 2));
+}
+
+#[test]
+fn a_start_whose_connection_failed_is_given_up() {
+    // Rule 9: what it tried may have used the door up; another epoch has another grant.
+    let mut bed = Bed::new();
+    bed.term().phase = TermPhase::Started;
+    bed.memory.assembled = false;
+    bed.array = None;
+    bed.connections.clear();
+    assert!(matches!(bed.plan(), Step::Connect { .. }));
+    bed.memory.burnt.insert(nqn(2));
+    assert_eq!(bed.plan(), Step::RecordEnded { reason: EndedReason::StartFailed });
+}

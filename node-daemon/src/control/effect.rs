@@ -137,6 +137,10 @@ pub fn regret(memory: &mut Memory, step: &Step, error: &HostError, published: bo
         memory.failed = Some(Failure { message, conflict: reason == conditions::REASON_CONFLICT });
         return;
     }
+    if let Step::Connect { spec, .. } = step {
+        // What it tried may have used the door of the export up (rule 9): it needs a new grant.
+        memory.burnt.insert(spec.nqn.clone());
+    }
     if matches!(step, Step::Evict { .. }) {
         memory.stuck = Some(message.clone());
     }

@@ -11,8 +11,8 @@ use meshstor_crds::{MeshReplica, MeshReplicaStatus, REPLICA_FINALIZER, Time, nam
 use super::context::{Again, Context, Turn, newest};
 use super::error::{ClusterError, TurnError, reason};
 use super::interest::{Key, kernel_name};
-use crate::attachment::disowned;
-use crate::host::{HostError, LegFacts, LegRef};
+use crate::attachment::{disowned, held};
+use crate::host::{Host, HostError, LegFacts, LegRef};
 use crate::ids;
 use crate::leg::{self, LegStep, Memory, Record, View};
 
@@ -83,9 +83,24 @@ impl LegWorker {
             address: address.as_deref(),
             record,
             disowned: status.is_some_and(|s| disowned(s, &self.name, replica.spec.epoch)),
+            locked_out: self.is_held(replica) && self.is_left(&facts).await?,
             memory: &self.memory,
             now: &now(),
         }))
+    }
+
+    /// The consumer says that writes to the leg are held.
+    fn is_held(&self, replica: &MeshReplica) -> bool {
+        let attachment = self.ctx.cluster.attachment(&replica.spec.volume);
+        let status = attachment.as_ref().and_then(|a| a.status.as_ref());
+        status.is_some_and(|s| held(s, &self.name, replica.spec.epoch))
+    }
+
+    /// Nobody has a connection to an export of the leg.
+    async fn is_left(&self, facts: &LegFacts) -> Result<bool, TurnError> {
+        let exports = facts.exports.clone();
+        let any = move |host: &dyn Host| exports.iter().try_fold(false, |any, e| Ok(any || host.is_connected(e)?));
+        Ok(!self.ctx.blocking(any).await?)
     }
 
     async fn observe(&self, replica: &MeshReplica) -> Result<LegFacts, TurnError> {
@@ -120,6 +135,8 @@ impl LegWorker {
     async fn act(&mut self, replica: &MeshReplica, step: LegStep) -> Result<Turn, TurnError> {
         let leg = reference(replica);
         match step {
+            // No event tells when the last connection to an export is gone.
+            LegStep::Settled if self.is_held(replica) => return Ok(Turn::Settled(Again::Tick)),
             LegStep::Settled | LegStep::ReadRecord => return Ok(Turn::Settled(Again::Full)),
             LegStep::Report(status) => self.write(replica, *status).await?,
             LegStep::CreatePartition { bytes, label } => {
@@ -143,6 +160,9 @@ impl LegWorker {
                     .blocking(move |host| host.write_ledger(&leg, &entry).and_then(|()| host.export(&leg, &spec)))
                     .await?;
                 self.memory.unserved = None;
+            }
+            LegStep::Readmit { spec } => {
+                self.ctx.blocking(move |host| host.readmit(&leg, &spec)).await?;
             }
             LegStep::DeletePartition => {
                 self.ctx.blocking(move |host| host.delete_partition(&leg)).await?;

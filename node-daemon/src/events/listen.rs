@@ -1,4 +1,4 @@
-//! The thread that listens: to the kernel's messages, configfs, MD and the table of mounts.
+//! The thread that listens: to the kernel's messages, configfs and the table of mounts.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 use super::configfs::Configfs;
 use super::uevent::Uevents;
-use super::{News, mdstat, mountinfo};
+use super::{News, arrays, mountinfo};
 
 /// All that is told within this time of the first is one piece of news: making an export alone is a dozen changes.
 pub const GATHER: Duration = Duration::from_millis(200);
@@ -25,6 +25,8 @@ const BOUND: Duration = Duration::from_secs(2);
 pub struct Sources {
     /// `/proc`, of the mount namespace in which we mount.
     pub proc: PathBuf,
+    /// `/sys`.
+    pub sys: PathBuf,
     /// `/sys/kernel/config`.
     pub configfs: PathBuf,
     /// TCP ports of exports.
@@ -56,8 +58,7 @@ struct Ear {
     uevents: Uevents,
     /// None where the kernel has no inotify.
     configfs: Option<Configfs>,
-    mdstat: Option<File>,
-    arrays: BTreeMap<String, String>,
+    arrays: arrays::Arrays,
     mountinfo: Option<File>,
     mounts: BTreeMap<String, BTreeSet<String>>,
     /// When to read what MD has once more.
@@ -74,8 +75,7 @@ impl Ear {
             sources,
             uevents,
             configfs,
-            mdstat: None,
-            arrays: BTreeMap::new(),
+            arrays: arrays::Arrays::new(),
             mountinfo,
             mounts: BTreeMap::new(),
             again: None,
@@ -97,7 +97,10 @@ impl Ear {
             }
             news = news.and(configfs.drain());
         }
-        let mut md = self.arrays();
+        // A member that is bound or fails is told of by the array's own message, or by none.
+        let told = news.names.iter().any(|n| n.starts_with("md"));
+        let due = self.again.is_some_and(|at| at <= Instant::now());
+        let mut md = if told || due || news.missed { self.arrays() } else { News::default() };
         md.names.extend(news.names.iter().filter(|n| n.starts_with("md")).cloned());
         let now = Instant::now();
         self.again = if md.is_empty() { self.again.filter(|at| *at > now) } else { Some(now + BOUND) };
@@ -108,9 +111,8 @@ impl Ear {
     fn sleep(&self) {
         let mut fds = vec![PollFd::new(&self.uevents, PollFlags::IN)];
         fds.extend(self.configfs.iter().map(|c| PollFd::from_borrowed_fd(c.as_fd(), PollFlags::IN)));
-        let tables = self.mdstat.iter().chain(&self.mountinfo);
         // ERR comes unasked; a table has it only with PRI, when it has changed.
-        fds.extend(tables.map(|table| PollFd::from_borrowed_fd(table.as_fd(), PollFlags::PRI)));
+        fds.extend(self.mountinfo.iter().map(|table| PollFd::from_borrowed_fd(table.as_fd(), PollFlags::PRI)));
         let left = self.again.map(|at| at.saturating_duration_since(Instant::now()));
         let left = left.and_then(|t| Timespec::try_from(t).ok());
         let _ = poll(&mut fds, left.as_ref());
@@ -118,15 +120,12 @@ impl Ear {
 
     /// Arrays that changed since the last call, with their members.
     fn arrays(&mut self) -> News {
-        // Opened anew: the kernel counts what is news from the opening of the file.
-        match read(&self.sources.proc.join("mdstat")) {
-            Ok(None) => News::default(),
-            Ok(Some((file, text))) => {
-                self.mdstat = Some(file);
-                let before = std::mem::replace(&mut self.arrays, mdstat::arrays(&text));
-                News::of(mdstat::changed(&before, &self.arrays))
+        match arrays::arrays(&self.sources.sys) {
+            Ok(now) => {
+                let before = std::mem::replace(&mut self.arrays, now);
+                News::of(arrays::changed(&before, &self.arrays))
             }
-            Err(error) => unread("mdstat", &error),
+            Err(error) => unread("the arrays of sysfs", &error),
         }
     }
 

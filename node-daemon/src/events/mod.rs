@@ -5,9 +5,9 @@
 //! and all that is told within [`listen::GATHER`] of the first is one piece of news. The seam is the channel of [`News`]: whoever
 //! holds its other end can tell the workers anything, as tests do.
 
+mod arrays;
 mod configfs;
 mod listen;
-mod mdstat;
 mod mountinfo;
 mod uevent;
 

@@ -27,11 +27,12 @@ type Check = Result<(), String>;
 type Case = (&'static str, fn(&Bench<'_>) -> Check);
 
 /// All checks, in order.
-const CASES: [Case; 9] = [
+const CASES: [Case; 10] = [
     ("a node says who it is", node),
     ("a partition is made once, and its ledger is kept with it", partition),
     ("a leg reads as zeros after zeroing", zeroed),
     ("an export opens the leg to one host, and a revoke closes it for good", export),
+    ("a consumer comes in once, and once more behind the barrier", door),
     ("an array lives on a local and a remote leg, loses one and gets it back", |bench| array(bench, Bitmap::Internal)),
     ("so does one with the lockless bitmap", |bench| array(bench, Bitmap::Lockless)),
     ("and one without a bitmap", |bench| array(bench, Bitmap::None)),
@@ -218,6 +219,27 @@ fn export(bench: &Bench<'_>) -> Check {
     let next = said(bench.host.export(&leg, &bench.spec(2)))?;
     must(next.device_uuid != made.device_uuid, "the next export has the namespace UUID of the last")?;
     said(bench.host.revoke(&next.nqn))?;
+    bench.drop_leg(&leg)
+}
+
+/// Rule 9: nobody connects a second time to one grant before the target has let go of the first connection.
+fn door(bench: &Bench<'_>) -> Check {
+    let leg = bench.new_leg()?;
+    let made = said(bench.host.export(&leg, &bench.spec(1)))?;
+    must(!said(bench.host.is_connected(&made))?, "it is connected before anybody was")?;
+    bench.connect(&made)?;
+    must(said(bench.host.is_connected(&made))?, "its connection is not seen")?;
+    said(bench.host.disconnect(&made.nqn))?;
+    must(bench.connect(&made).is_err(), "a second connection was let in")?;
+    must(said(bench.host.connections())?.iter().all(|c| c.nqn != made.nqn), "something of it was left")?;
+    let left = || bench.host.is_connected(&made).ok().filter(|any| !any).map(drop);
+    bench.wait("its connections to be gone", left)?;
+    said(bench.host.readmit(&leg, &bench.spec(1)))?;
+    must(said(bench.host.leg(&leg))?.exports == [made.clone()], "it is not what it was")?;
+    bench.connect(&made)?;
+    said(bench.host.disconnect(&made.nqn))?;
+    said(bench.host.revoke(&made.nqn))?;
+    must(bench.host.readmit(&leg, &bench.spec(1)).is_err(), "what was revoked was opened again")?;
     bench.drop_leg(&leg)
 }
 

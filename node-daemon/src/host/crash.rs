@@ -128,6 +128,12 @@ impl<H: Host> Host for CrashHost<H> {
     fn export(&self, leg: &LegRef, spec: &ExportSpec) -> Result<ExportFacts> {
         self.act(|h| h.export(leg, spec))
     }
+    fn is_connected(&self, export: &ExportFacts) -> Result<bool> {
+        self.look(|h| h.is_connected(export))
+    }
+    fn readmit(&self, leg: &LegRef, spec: &ExportSpec) -> Result<()> {
+        self.act(|h| h.readmit(leg, spec))
+    }
     fn revoke(&self, nqn: &str) -> Result<()> {
         self.act(|h| h.revoke(nqn))
     }

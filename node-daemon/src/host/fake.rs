@@ -198,6 +198,12 @@ impl Host for FakeHost {
     fn export(&self, leg: &LegRef, spec: &ExportSpec) -> Result<ExportFacts> {
         self.fabric.world().export(&self.node, leg, spec)
     }
+    fn is_connected(&self, export: &ExportFacts) -> Result<bool> {
+        Ok(self.fabric.world().is_connected(&export.nqn))
+    }
+    fn readmit(&self, leg: &LegRef, spec: &ExportSpec) -> Result<()> {
+        self.fabric.world().readmit(&self.node, leg, spec)
+    }
     fn revoke(&self, nqn: &str) -> Result<()> {
         self.fabric.world().node_mut(&self.node)?.exports.retain(|e| e.facts.nqn != nqn);
         Ok(())

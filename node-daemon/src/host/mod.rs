@@ -395,6 +395,11 @@ pub trait Host: Send + Sync {
     /// Opens the leg: subsystem, allow-list and namespace first, the link to a port of its own last. Answers with
     /// listener and fresh namespace UUID.
     fn export(&self, leg: &LegRef, spec: &ExportSpec) -> Result<ExportFacts>;
+    /// Whether anybody has a connection to an export.
+    fn is_connected(&self, export: &ExportFacts) -> Result<bool>;
+    /// Lets the consumer of a live export, which has lost its connection, come back once: the export is closed with its barrier, so that
+    /// nothing of the old connection can land any more, and opened again as it was (rule 9).
+    fn readmit(&self, leg: &LegRef, spec: &ExportSpec) -> Result<()>;
     /// Closes one export: no I/O of it can land any more when this returns (the barrier). See `SAFETY.md` for the order.
     fn revoke(&self, nqn: &str) -> Result<()>;
     /// Removes partition and ledger entry. Refused while exported or held.

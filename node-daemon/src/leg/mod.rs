@@ -55,6 +55,9 @@ pub struct View<'a> {
     /// The consumer says that it lost the leg under the export that it sees: that export must end with a barrier
     /// before another grant is served (rule 9).
     pub disowned: bool,
+    /// The consumer says that its writes to the leg are held, and nobody has a connection to the export: its door is shut, and opened once
+    /// more behind the barrier (rule 9).
+    pub locked_out: bool,
     /// What this process remembers.
     pub memory: &'a Memory,
     /// For condition transitions.
@@ -97,6 +100,11 @@ pub enum LegStep {
         /// What to open.
         spec: ExportSpec,
     },
+    /// Close an export with its barrier and open it again as it was.
+    Readmit {
+        /// What is opened.
+        spec: ExportSpec,
+    },
     /// Remove partition and ledger entry.
     DeletePartition,
     /// Let the object go; partition and ledger entry were observed gone.
@@ -128,6 +136,7 @@ impl fmt::Display for LegStep {
             Self::WriteLedger { why, .. } => write!(f, "write the ledger: {why}"),
             Self::Revoke { nqn } => write!(f, "revoke {nqn}"),
             Self::Export { spec, .. } => write!(f, "export {} to {}", spec.nqn, spec.host_nqn),
+            Self::Readmit { spec } => write!(f, "let {} connect to {} once more", spec.host_nqn, spec.nqn),
             Self::DeletePartition => write!(f, "delete the partition"),
             Self::RemoveFinalizer => write!(f, "remove the finalizer"),
             Self::Report(_) => write!(f, "write the status"),

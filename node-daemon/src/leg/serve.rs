@@ -26,20 +26,27 @@ pub(super) fn step(view: &View<'_>) -> LegStep {
             let entry = LedgerEntry { local_epoch: epoch, blank: false, ..ledger };
             LegStep::WriteLedger { entry, why: "this node's own array will use the leg" }
         }
+        Service::Live(grant, _) if view.locked_out => {
+            spec(view, grant).map_or_else(|| report::step(view), |spec| LegStep::Readmit { spec })
+        }
         Service::Open(grant) if view.facts.held_by.is_none() && !view.disowned => open(view, grant, ledger),
         _ => report::step(view),
     }
 }
 
 fn open(view: &View<'_>, grant: &Grant, ledger: LedgerEntry) -> LegStep {
-    let Some(address) = view.address else { return report::step(view) };
-    let spec = ExportSpec {
+    let Some(spec) = spec(view, grant) else { return report::step(view) };
+    let spent_boot = view.boot_id.to_owned();
+    LegStep::Export { entry: LedgerEntry { spent_grant: grant.number, spent_boot, blank: false, ..ledger }, spec }
+}
+
+/// The export of a grant; none while the node has no address for it.
+fn spec(view: &View<'_>, grant: &Grant) -> Option<ExportSpec> {
+    Some(ExportSpec {
         nqn: naming::export_nqn(view.uid(), grant.epoch, grant.number),
         host_nqn: grant.host_nqn.clone(),
         transport: view.spec().transport,
-        address: address.to_owned(),
+        address: view.address?.to_owned(),
         io_queues: u16::try_from(view.spec().io_queues).unwrap_or(1),
-    };
-    let spent_boot = view.boot_id.to_owned();
-    LegStep::Export { entry: LedgerEntry { spent_grant: grant.number, spent_boot, blank: false, ..ledger }, spec }
+    })
 }

@@ -14,6 +14,7 @@ struct Bed {
     facts: LegFacts,
     record: Record,
     disowned: bool,
+    locked_out: bool,
     memory: Memory,
 }
 
@@ -58,7 +59,7 @@ impl Bed {
         let partition = PartitionFacts { device: "/dev/p1".into(), first_byte: 1 << 20, size: 1 << 20 };
         let facts = LegFacts { partition: Some(partition), ledger: Some(entry(2)), ..LegFacts::default() };
         replica.status = Some(MeshReplicaStatus { revoked_below: Some(2), ..MeshReplicaStatus::default() });
-        Self { replica, facts, record: Record::Unread, disowned: false, memory: Memory::default() }
+        Self { replica, facts, record: Record::Unread, disowned: false, locked_out: false, memory: Memory::default() }
     }
 
     fn grant(mut self, number: i64, consumer: &str) -> Self {
@@ -86,6 +87,7 @@ impl Bed {
             address: Some("10.0.0.1"),
             record: &self.record,
             disowned: self.disowned,
+            locked_out: self.locked_out,
             memory: &self.memory,
             now: &Time(jiff::Timestamp::UNIX_EPOCH),
         })
@@ -266,4 +268,19 @@ fn what_is_reported_stays() {
     bed.facts.exports = vec![live(2, 4)];
     bed.replica.status = Some(bed.reported());
     assert_eq!(bed.plan(), LegStep::Settled);
+}
+
+#[test]
+fn a_consumer_that_lost_its_connection_is_let_in_once_more_behind_the_barrier() {
+    // Rule 9: between two connections of one grant nothing of the first is left; the grant and the ledger stay what they are.
+    let mut bed = Bed::new().grant(1, "x").ledger(|l| l.spent_grant = 1).with(|b| b.facts.exports = vec![live(2, 1)]);
+    assert!(!matches!(bed.plan(), LegStep::Readmit { .. }));
+    bed.locked_out = true;
+    let LegStep::Readmit { spec } = bed.plan() else { panic!("{}", bed.plan()) };
+    assert_eq!((spec.nqn, spec.host_nqn), (nqn(2, 1), "host-x".to_owned()));
+    bed.disowned = true;
+    assert_eq!(bed.plan(), LegStep::Revoke { nqn: nqn(2, 1) }, "it was given up: a new grant it must be");
+    bed.disowned = false;
+    bed.replica.spec.epoch = 3;
+    assert!(!matches!(bed.plan(), LegStep::Readmit { .. }), "a newer epoch lets nobody of an older one in");
 }

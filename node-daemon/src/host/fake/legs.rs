@@ -74,9 +74,23 @@ impl World {
             enabled: true,
             listening: Some((spec.address.clone(), 42000 + u16::try_from(number % 1000).unwrap_or(0))),
         };
-        node.exports.push(Exported { leg: leg.uuid, facts: facts.clone() });
+        node.exports.push(Exported { used: false, leg: leg.uuid, facts: facts.clone() });
         self.exports_made = number;
         Ok(facts)
+    }
+
+    pub(super) fn is_connected(&self, nqn: &str) -> bool {
+        let mut nodes = self.nodes.iter();
+        nodes.any(|(name, node)| node.up && node.conns.iter().any(|c| c.nqn == nqn && self.live(name, c)))
+    }
+
+    pub(super) fn readmit(&mut self, name: &str, leg: &LegRef, spec: &ExportSpec) -> Result<()> {
+        let exports = &mut self.node_mut(name)?.exports;
+        match exports.iter_mut().find(|e| e.facts.nqn == spec.nqn && e.leg == leg.uuid) {
+            Some(export) => export.used = false,
+            None => return failed("open an export again", "it is not there"),
+        }
+        Ok(())
     }
 
     pub(super) fn delete_partition(&mut self, node: &str, leg: &LegRef) -> Result<()> {

@@ -36,6 +36,10 @@ impl World {
         let mut up = self.nodes.iter().filter(|(n, node)| node.up && !cut(n) && node.address == spec.address);
         let found = up.find_map(|(n, node)| Some((n.clone(), node.exports.iter().find(listens)?.leg)));
         let Some((target, leg)) = found else { return failed(format!("connect {}", spec.nqn), "refused") };
+        let export = self.node_mut(&target)?.exports.iter_mut().find(|e| e.facts.nqn == spec.nqn);
+        if export.is_none_or(|e| std::mem::replace(&mut e.used, true)) {
+            return failed(format!("connect {}", spec.nqn), "its door is shut");
+        }
         let node = self.node_mut(name)?;
         node.next_number += 1;
         let number = node.next_number;

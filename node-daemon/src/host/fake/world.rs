@@ -25,6 +25,8 @@ pub(super) struct Leg {
 
 #[derive(Clone, Debug)]
 pub(super) struct Exported {
+    /// Its consumer came in: the door is shut behind it.
+    pub(super) used: bool,
     pub(super) leg: Uuid,
     pub(super) facts: ExportFacts,
 }

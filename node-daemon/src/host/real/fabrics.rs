@@ -8,9 +8,12 @@ use crate::ids::Nqn;
 use meshstor_crds::Transport;
 use meshstor_crds::naming::EXPORT_NQN_PREFIX;
 use std::io::{ErrorKind, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// How long a listener may take to let in a connection that is not used.
+const DOOR: Duration = Duration::from_secs(1);
 /// How long the namespace's device may take after the controller is live.
 const DEVICE: Duration = Duration::from_secs(5);
 
@@ -158,6 +161,7 @@ impl RealHost {
             None => {
                 let (nqn, id) = self.nvme_identity()?;
                 self.new_controller(&options(spec, &nqn, &id)).doing(action)?;
+                self.shut_the_door(spec)?;
             }
         }
         // The kernel shows a device and its node a moment before it can be opened (ENXIO).
@@ -170,6 +174,22 @@ impl RealHost {
         }
         self.disconnect_from(&spec.nqn)?;
         Err(failed(action(), "connected, but the namespace did not appear"))
+    }
+
+    /// A kernel with few CPUs makes fewer queues than the door of the export lets in: what is left of it is used up, so that the controller
+    /// cannot connect a second time (rule 9).
+    fn shut_the_door(&self, spec: &ConnectSpec) -> Result<()> {
+        let action = || format!("count the queues of {}", spec.nqn);
+        let found = self.connections_with(&|nqn| nqn == spec.nqn)?.into_iter().next();
+        let controller = found.ok_or_else(|| failed(action(), "the controller is gone"))?.controller;
+        let file = self.config.sys.join("class/nvme").join(controller).join("queue_count");
+        let queues = sysfs::need_number::<u16>(file)?;
+        let Ok(address) = spec.address.parse::<IpAddr>() else { return Ok(()) };
+        for _ in queues..spec.io_queues.max(1).saturating_add(1) {
+            // Refused or not answered is shut.
+            let _ = TcpStream::connect_timeout(&SocketAddr::new(address, spec.port), DOOR);
+        }
+        Ok(())
     }
 
     /// The write returns when the controller is live or the attempt has failed, and then leaves none behind.

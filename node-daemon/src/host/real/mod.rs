@@ -117,6 +117,8 @@ pub struct RealHost {
     arrays: Mutex<()>,
     /// Whether the kernel has the lockless bitmap, once that is known.
     lockless: OnceLock<bool>,
+    /// Levels that the kernel was seen to have; it does not lose one.
+    levels: Mutex<BTreeSet<&'static str>>,
     /// Whether arrays may be started on this kernel, once it was found out.
     floor: OnceLock<floor::Verdict>,
 }
@@ -154,6 +156,7 @@ impl RealHost {
             cutting: Mutex::default(),
             arrays: Mutex::default(),
             lockless: OnceLock::new(),
+            levels: Mutex::default(),
             floor: OnceLock::new(),
         }
     }
@@ -167,6 +170,7 @@ impl RealHost {
         };
         Sources {
             proc: self.config.proc.clone(),
+            sys: self.config.sys.clone(),
             configfs: self.config.configfs.clone(),
             ports: self.config.ports.clone(),
             is_drive: Arc::new(is_drive),
@@ -237,6 +241,12 @@ impl Host for RealHost {
     }
     fn export(&self, leg: &LegRef, spec: &ExportSpec) -> Result<ExportFacts> {
         self.open_export(leg, spec)
+    }
+    fn is_connected(&self, export: &ExportFacts) -> Result<bool> {
+        self.has_connection(export)
+    }
+    fn readmit(&self, leg: &LegRef, spec: &ExportSpec) -> Result<()> {
+        self.open_again(leg, spec)
     }
     fn revoke(&self, nqn: &str) -> Result<()> {
         self.close_export(nqn)

@@ -1,7 +1,8 @@
-//! The drop of a leg's TCP port: a fenced consumer must see silence, never an error.
+//! The drop of a leg's TCP port (a fenced consumer must see silence, never an error), and the door before it: so many connections as the
+//! consumer makes once are let in, and none after them (rule 9).
 //!
-//! One table of our own a port, `inet meshstor-cut-<port>`: it is made in one nftables transaction and goes in one, so ports that
-//! are cut at the same time share nothing, and nothing is left when none is cut.
+//! Two tables of our own a port, `inet meshstor-cut-<port>` and `inet meshstor-door-<port>`: each is made in one nftables transaction and
+//! goes in one, so ports share nothing, and nothing is left of one that is closed.
 
 use super::super::Result;
 use super::command::{Tool, installed};
@@ -10,7 +11,9 @@ use super::sysfs::digits;
 use std::collections::BTreeSet;
 
 /// Our tables' names, in front of the port.
-const PREFIX: &str = "meshstor-cut-";
+const CUT: &str = "meshstor-cut-";
+/// The same of doors.
+const DOOR: &str = "meshstor-door-";
 
 /// Whether packets can be dropped on this node.
 pub(super) fn available() -> bool {
@@ -21,28 +24,64 @@ pub(super) fn available() -> bool {
 pub(super) fn cut(port: u16) -> Result<()> {
     // `add` of what exists is no error; rules would pile up, so the chains are emptied in the same transaction.
     let script = format!(
-        "add table inet {PREFIX}{port}\n\
-         add chain inet {PREFIX}{port} input {{ type filter hook input priority -300; }}\n\
-         add chain inet {PREFIX}{port} output {{ type filter hook output priority -300; }}\n\
-         flush chain inet {PREFIX}{port} input\n\
-         flush chain inet {PREFIX}{port} output\n\
-         add rule inet {PREFIX}{port} input tcp dport {port} drop\n\
-         add rule inet {PREFIX}{port} output tcp sport {port} drop\n"
+        "add table inet {CUT}{port}\n\
+         add chain inet {CUT}{port} input {{ type filter hook input priority -300; }}\n\
+         add chain inet {CUT}{port} output {{ type filter hook output priority -300; }}\n\
+         flush chain inet {CUT}{port} input\n\
+         flush chain inet {CUT}{port} output\n\
+         add rule inet {CUT}{port} input tcp dport {port} drop\n\
+         add rule inet {CUT}{port} output tcp sport {port} drop\n"
     );
     Tool::new("nft").arg("-f").arg("-").run_with(Some(&script)).map(|_| ())
 }
 
-/// Lets the port's packets through again.
-pub(super) fn uncut(port: u16) -> Result<()> {
-    if !available() || !ports()?.contains(&port) {
+/// Lets in so many connections to a TCP port, ever, and drops what would open another.
+///
+/// The set of their source ports has just so much room, and the kernel adds to it while the packet waits: there is no moment between the
+/// last that is let in and the shutting. A packet that is sent again opens no other.
+pub(super) fn door(port: u16, connections: u16) -> Result<()> {
+    Tool::new("nft").arg("-f").arg("-").run_with(Some(&door_script(port, connections))).map(|_| ())
+}
+
+fn door_script(port: u16, connections: u16) -> String {
+    let table = format!("inet {DOOR}{port}");
+    let opens = format!("tcp dport {port} tcp flags & (fin | syn | rst | ack) == syn");
+    format!(
+        "add table {table}\n\
+         delete table {table}\n\
+         add table {table}\n\
+         add set {table} seen {{ type inet_service; size {connections}; flags dynamic; }}\n\
+         add chain {table} input {{ type filter hook input priority -290; }}\n\
+         add rule {table} input {opens} tcp sport @seen accept\n\
+         add rule {table} input {opens} add @seen {{ tcp sport }} accept\n\
+         add rule {table} input {opens} drop\n"
+    )
+}
+
+/// Lets every packet of the port through.
+pub(super) fn clear(port: u16) -> Result<()> {
+    if !available() {
         return Ok(());
     }
-    let script = format!("delete table inet {PREFIX}{port}\n");
+    let tables = tables()?;
+    let ours = [CUT, DOOR].map(|kind| format!("{kind}{port}"));
+    let script: String =
+        ours.iter().filter(|name| tables.contains(*name)).map(|name| format!("delete table inet {name}\n")).collect();
+    if script.is_empty() {
+        return Ok(());
+    }
     Tool::new("nft").arg("-f").arg("-").run_with(Some(&script)).map(|_| ())
 }
 
-/// Ports whose packets are dropped now.
+/// Ports whose packets are dropped now, all of them or those that would open another connection.
 pub(super) fn ports() -> Result<BTreeSet<u16>> {
+    let tables = tables()?;
+    // A table with a port that is none was made by hand.
+    let port = |name: &String| name.strip_prefix(CUT).or_else(|| name.strip_prefix(DOOR)).and_then(digits::<u16>);
+    Ok(tables.iter().filter_map(port).collect())
+}
+
+fn tables() -> Result<BTreeSet<String>> {
     if !available() {
         return Ok(BTreeSet::new());
     }
@@ -50,18 +89,13 @@ pub(super) fn ports() -> Result<BTreeSet<u16>> {
     parse(&listing).ok_or_else(|| failed("list the packet filters", format!("{listing:?} is no list of tables")))
 }
 
-/// Our ports in what `nft list tables` prints; none where it prints anything else, or not to its end. Pure.
-fn parse(listing: &str) -> Option<BTreeSet<u16>> {
+/// Names in what `nft list tables inet` prints; none where it prints anything else, or not to its end. Pure.
+fn parse(listing: &str) -> Option<BTreeSet<String>> {
     if !(listing.is_empty() || listing.ends_with('\n')) {
         return None;
     }
-    let mut ports = BTreeSet::new();
-    for line in listing.lines().filter(|line| !line.trim().is_empty()) {
-        let name = line.trim().strip_prefix("table inet ")?;
-        // A table with a port that is none was made by hand.
-        ports.extend(name.strip_prefix(PREFIX).and_then(digits::<u16>));
-    }
-    Some(ports)
+    let lines = listing.lines().filter(|line| !line.trim().is_empty());
+    lines.map(|line| line.trim().strip_prefix("table inet ").map(str::to_owned)).collect()
 }
 
 #[cfg(test)]
@@ -69,12 +103,23 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    /// Rule 9: as many as there is room for, and only what opens a connection is looked at.
+    #[test]
+    fn a_door_lets_in_so_many() {
+        let script = door_script(42001, 3);
+        assert!(script.contains("size 3; flags dynamic"), "{script}");
+        assert_eq!(script.matches("tcp dport 42001 tcp flags & (fin | syn | rst | ack) == syn").count(), 3);
+        assert!(script.ends_with("== syn drop\n"));
+    }
+
     proptest! {
         #[test]
-        fn every_listed_port_is_found(ports in proptest::collection::btree_set(any::<u16>(), 0..30)) {
-            let ours = ports.iter().map(|port| format!("table inet {PREFIX}{port}\n")).collect::<String>();
-            let text = format!("table inet filter\n{ours}table inet meshstor-cut-x\n");
-            prop_assert_eq!(parse(&text), Some(ports));
+        fn every_listed_table_is_found(ports in proptest::collection::btree_set(any::<u16>(), 0..30)) {
+            let ours = ports.iter().map(|port| format!("table inet {CUT}{port}\n")).collect::<String>();
+            let text = format!("table inet filter\n{ours}table inet meshstor-door-1\n");
+            let names = ports.iter().map(|port| format!("{CUT}{port}"));
+            let want: BTreeSet<String> = names.chain(["filter".to_owned(), format!("{DOOR}1")]).collect();
+            prop_assert_eq!(parse(&text), Some(want));
             prop_assert_eq!(parse(&format!("{text}table inet meshstor-cut-4")), None);
             prop_assert_eq!(parse(&format!("{text}tab")), None);
         }

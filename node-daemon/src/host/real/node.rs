@@ -4,7 +4,7 @@ use super::super::{NodeFacts, Result};
 use super::command::{Tool, installed};
 use super::error::failed;
 use super::floor::Verdict;
-use super::{RealHost, sysfs};
+use super::{RealHost, lock, sysfs};
 use meshstor_crds::capability;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -100,9 +100,24 @@ impl RealHost {
 
     fn raid(&self, level: &'static str, option: &str) -> Capability {
         self.load(level, level);
-        let word = format!("[{level}]");
-        let known = sysfs::table(self.config.proc.join("mdstat")).is_some_and(|t| t.contains(&word));
-        says(level, known, "/proc/mdstat", &format!("the module {level} ({option}) is needed"))
+        let seen = lock(&self.levels).contains(level);
+        let known = seen || self.has_level(level);
+        if known {
+            lock(&self.levels).insert(level);
+        }
+        says(level, known, "/proc/mdstat or /proc/kallsyms", &format!("the module {level} ({option}) is needed"))
+    }
+
+    /// Where there is an array `mdstat` is not read: it waits for the array's bitmap, and with it for a leg that does not answer.
+    fn has_level(&self, level: &str) -> bool {
+        let arrays =
+            sysfs::names(self.config.sys.join("block")).is_ok_and(|all| all.iter().any(|n| n.starts_with("md")));
+        let (file, word) = match arrays {
+            false => ("mdstat", format!("[{level}]")),
+            // The function that starts such an array.
+            true => ("kallsyms", format!(" {level}_run")),
+        };
+        sysfs::table(self.config.proc.join(file)).is_some_and(|t| t.contains(&word))
     }
 
     fn target(&self) -> Capability {

@@ -3,7 +3,7 @@
 //! Each export has a subsystem, a port directory and a TCP port of its own, so that fencing it is nobody else's matter. The
 //! port directory's number is the TCP port, and numbers of our range are ours: what a crash left half made is known by it.
 
-use super::super::{ExportFacts, ExportSpec, LegRef, Result};
+use super::super::{ExportFacts, ExportSpec, HostError, LegRef, Result};
 use super::error::{Doing, busy, conflict, failed};
 use super::{RealHost, fabrics, nft, sysfs};
 use meshstor_crds::Transport;
@@ -193,13 +193,51 @@ impl RealHost {
         }
         self.sweep_ports()?;
         sysfs::replace(&self.export_note(&spec.nqn), &format!("{}\n{}\n", leg.uuid, spec.host_nqn)).doing(action)?;
-        self.make_subsystem(spec, &device).doing(action)?;
+        self.make_subsystem(spec, &device, Uuid::new_v4()).doing(action)?;
         self.listen(spec, address)?;
         self.export_facts(&spec.nqn)?.ok_or_else(|| failed(action(), "it is gone again"))
     }
 
-    /// Subsystem, namespace and allow-list; nothing can reach it before it is linked to a port.
-    fn make_subsystem(&self, spec: &ExportSpec, device: &Path) -> io::Result<()> {
+    /// Closes an export with its barrier and opens it again as it was, so that its consumer may come back once (rule 9).
+    ///
+    /// Subsystem and namespace are others than before, of the same names: what an old connection still brings finds neither. A crash in
+    /// between leaves nothing: the grant is spent.
+    pub(super) fn open_again(&self, leg: &LegRef, spec: &ExportSpec) -> Result<()> {
+        let action = || format!("open {} again", spec.nqn);
+        let was = self.export_facts(&spec.nqn)?.ok_or_else(|| failed(action(), "it is not there"))?;
+        let (Some((at, port)), Some(uuid), Some(device)) = (was.listening, was.device_uuid, was.device) else {
+            return Err(conflict(action(), "it is only half there"));
+        };
+        if at != spec.address || was.host_nqn.as_deref() != Some(&spec.host_nqn) {
+            return Err(conflict(action(), "it is not what the grant says"));
+        }
+        let address: IpAddr = at.parse().map_err(|e| failed(action(), e))?;
+        self.cut_and_drain(&spec.nqn)?;
+        let _guard = self.lock_exports();
+        self.sweep_ports()?;
+        self.remove_subsystem(&spec.nqn)?;
+        sysfs::replace(&self.export_note(&spec.nqn), &format!("{}\n{}\n", leg.uuid, spec.host_nqn)).doing(action)?;
+        self.make_subsystem(spec, &device, uuid).doing(action)?;
+        self.make_port(spec, address, port)
+    }
+
+    /// Whether anybody has a connection to an export's listener.
+    pub(super) fn has_connection(&self, export: &ExportFacts) -> Result<bool> {
+        let Some((_, port)) = &export.listening else { return Ok(false) };
+        for table in ["net/tcp", "net/tcp6"] {
+            let path = self.config.proc.join(table);
+            let text = sysfs::whole_table(&path)?.unwrap_or_default();
+            let text = String::from_utf8_lossy(&text);
+            if established(&text, *port).ok_or_else(|| sysfs::bad(&path, "it is no table of sockets"))? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Subsystem, namespace and allow-list; nothing can reach it before it is linked to a port. The namespace's identity is fresh with each
+    /// grant: a host ignores a second namespace with one that it still has.
+    fn make_subsystem(&self, spec: &ExportSpec, device: &Path, uuid: Uuid) -> io::Result<()> {
         let dir = self.subsystem(&spec.nqn);
         directory(&dir)?;
         sysfs::write(dir.join("attr_allow_any_host"), "0")?;
@@ -215,8 +253,6 @@ impl RealHost {
         let namespace = dir.join("namespaces/1");
         directory(&namespace)?;
         sysfs::write(namespace.join("device_path"), &device.to_string_lossy())?;
-        // Fresh each time: a host ignores a second namespace with an identity that it still has. The NGUID likewise.
-        let uuid = Uuid::new_v4();
         sysfs::write(namespace.join("device_uuid"), &uuid.to_string())?;
         sysfs::write(namespace.join("device_nguid"), &uuid.to_string())?;
         sysfs::write(namespace.join("enable"), "1")
@@ -245,8 +281,11 @@ impl RealHost {
             sysfs::replace(&cursor, &format!("{next}\n")).doing(action)?;
             match self.make_port(spec, address, port) {
                 // Somebody listens there after all.
-                Err(e) if e.kind() == ErrorKind::AddrInUse => self.remove_port(port).doing(action)?,
-                other => return other.doing(action),
+                Err(HostError::Busy { .. }) => {
+                    self.remove_port(port).doing(action)?;
+                    nft::clear(port)?;
+                }
+                other => return other,
             }
         }
         Err(failed(action(), "every TCP port of the range is in use"))
@@ -264,14 +303,81 @@ impl RealHost {
         Ok(TcpListener::bind((address, port)).is_err_and(|e| e.kind() == ErrorKind::AddrInUse))
     }
 
-    fn make_port(&self, spec: &ExportSpec, address: IpAddr, port: u16) -> io::Result<()> {
+    /// The directory of a port, the door before it, and the link that opens it.
+    fn make_port(&self, spec: &ExportSpec, address: IpAddr, port: u16) -> Result<()> {
+        let action = || format!("listen at {address}:{port}");
+        self.prepare_port(spec, address, port).doing(action)?;
+        if spec.transport == Transport::Tcp && nft::available() {
+            // One for the admin queue.
+            nft::door(port, spec.io_queues.max(1) + 1)?;
+        }
+        let link = self.nvmet("ports").join(port.to_string()).join("subsystems").join(&spec.nqn);
+        symlink(self.subsystem(&spec.nqn), link).map_err(|e| match e.kind() {
+            ErrorKind::AddrInUse => busy(action(), e),
+            _ => failed(action(), e),
+        })
+    }
+
+    fn prepare_port(&self, spec: &ExportSpec, address: IpAddr, port: u16) -> io::Result<()> {
         let dir = self.nvmet("ports").join(port.to_string());
         directory(&dir)?;
         sysfs::write(dir.join("addr_trtype"), fabrics::transport(spec.transport))?;
         sysfs::write(dir.join("addr_adrfam"), if address.is_ipv6() { "ipv6" } else { "ipv4" })?;
         sysfs::write(dir.join("addr_traddr"), &spec.address)?;
         sysfs::write(dir.join("addr_trsvcid"), &port.to_string())?;
-        sysfs::write(dir.join("addr_treq"), "not specified")?;
-        symlink(self.subsystem(&spec.nqn), dir.join("subsystems").join(&spec.nqn))
+        sysfs::write(dir.join("addr_treq"), "not specified")
+    }
+}
+
+/// Whether `/proc/net/tcp` has a connection to a local port that is up or about to be; none where it is no such table. Pure.
+fn established(table: &str, port: u16) -> Option<bool> {
+    /// Of `include/net/tcp_states.h`: ESTABLISHED, SYN_RECV, FIN_WAIT1, FIN_WAIT2, CLOSE_WAIT, LAST_ACK, CLOSING, NEW_SYN_RECV.
+    const OPEN: [u8; 8] = [0x01, 0x03, 0x04, 0x05, 0x08, 0x09, 0x0B, 0x0C];
+    let mut lines = table.lines();
+    if table.is_empty() {
+        return Some(false);
+    }
+    lines.next().filter(|head| head.contains("local_address"))?;
+    let mut found = false;
+    for line in lines {
+        let mut fields = line.split_ascii_whitespace().skip(1);
+        let (local, _, state) = (fields.next()?, fields.next()?, fields.next()?);
+        let number = u16::from_str_radix(local.rsplit_once(':')?.1, 16).ok()?;
+        found |= number == port && OPEN.contains(&u8::from_str_radix(state, 16).ok()?);
+    }
+    Some(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const HEAD: &str =
+        "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n";
+
+    fn socket(port: u16, state: &str) -> String {
+        format!(
+            "   0: 0B4D000A:{port:04X} 0C4D000A:9C40 {state} 00000000:00000000 00:00000000 00000000     0        0 1 1 0 20 4 30 10 -1\n"
+        )
+    }
+
+    /// Rule 9: a port that somebody has a connection to is not taken for a quiet one.
+    #[test]
+    fn a_connection_is_one_of_that_port_that_is_up() {
+        for (state, up) in [("01", true), ("03", true), ("08", true), ("0A", false), ("06", false), ("07", false)] {
+            assert_eq!(established(&format!("{HEAD}{}", socket(42001, state)), 42001), Some(up), "{state}");
+        }
+        assert_eq!(established(&format!("{HEAD}{}", socket(42001, "01")), 42002), Some(false));
+        assert_eq!(established("", 42001), Some(false), "a kernel without IPv6");
+        assert_eq!(established("something else\n", 42001), None);
+        assert_eq!(established(&format!("{HEAD}   0: 0B4D000A:A411"), 42001), None, "cut short");
+    }
+
+    proptest! {
+        #[test]
+        fn any_table_is_read(text in "(?s).{0,120}") {
+            let _ = (established(&text, 1), established(&format!("{HEAD}{text}"), 1));
+        }
     }
 }

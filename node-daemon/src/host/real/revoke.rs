@@ -31,7 +31,7 @@ impl RealHost {
     }
 
     /// Silence, then unlink, then the barrier. Without the exports' lock: over a stuck drive the barrier blocks.
-    fn cut_and_drain(&self, nqn: &str) -> Result<()> {
+    pub(super) fn cut_and_drain(&self, nqn: &str) -> Result<()> {
         let action = || format!("revoke {nqn}");
         let dir = self.subsystem(nqn);
         let mut ports: Vec<(String, Option<u16>)> = vec![];
@@ -79,7 +79,7 @@ impl RealHost {
         for (port, number) in ports {
             unless_gone(fs::remove_dir(self.nvmet("ports").join(port))).doing(action)?;
             if let Some(number) = number {
-                nft::uncut(number)?;
+                nft::clear(number)?;
             }
         }
         Ok(())
@@ -87,7 +87,7 @@ impl RealHost {
 
     /// The subsystem's directory goes last of what the kernel holds: while it is there, whoever comes after a crash sees that
     /// there is something left to close.
-    fn remove_subsystem(&self, nqn: &str) -> Result<()> {
+    pub(super) fn remove_subsystem(&self, nqn: &str) -> Result<()> {
         let action = || format!("remove subsystem {nqn}");
         let dir = self.subsystem(nqn);
         for namespace in sysfs::names(dir.join("namespaces"))? {
@@ -101,8 +101,8 @@ impl RealHost {
         unless_gone(fs::remove_file(self.export_note(nqn))).doing(action)
     }
 
-    /// Removes what a crash left: port directories of our range without a subsystem, and drops of ports without a
-    /// directory. The caller holds the exports' lock; what another thread is cutting right now is left to it.
+    /// Removes what a crash left: port directories of our range without a subsystem, and packet filters of ports without
+    /// a directory. The caller holds the exports' lock; what another thread is cutting right now is left to it.
     pub(super) fn sweep_ports(&self) -> Result<()> {
         let cutting = self.being_cut();
         let ports = self.nvmet("ports");
@@ -115,7 +115,7 @@ impl RealHost {
         let there: BTreeSet<String> = sysfs::names(&ports)?.into_iter().collect();
         for port in nft::ports()?.into_iter().filter(ours) {
             if !there.contains(&port.to_string()) {
-                nft::uncut(port)?;
+                nft::clear(port)?;
             }
         }
         Ok(())
