@@ -283,7 +283,7 @@ fn same_arrays<'a>(a: impl IntoIterator<Item = &'a ArrayFacts>, b: impl IntoIter
 }
 
 /// A connection may be without the device that it has.
-fn same_connections(found: &Vec<ConnectionFacts>, truth: &Vec<ConnectionFacts>) -> bool {
+fn same_connections(found: &[ConnectionFacts], truth: &[ConnectionFacts]) -> bool {
     let one =
         |(f, t): (&ConnectionFacts, &ConnectionFacts)| f == t || *f == ConnectionFacts { device: None, ..t.clone() };
     found.len() == truth.len() && found.iter().zip(truth).all(one)
@@ -311,10 +311,13 @@ fn better(found: &Look, truth: &Look) -> Vec<String> {
     };
     for (n, (f, t)) in found.volumes.iter().zip(&truth.volumes).enumerate() {
         must(&format!("array of volume {n}"), no_better(&f.array, &t.array, |f, t| same_arrays(f, t)));
-        must(&format!("connection of volume {n}"), no_better(&f.connections, &t.connections, same_connections));
+        must(
+            &format!("connection of volume {n}"),
+            no_better(&f.connections, &t.connections, |f, t| same_connections(f, t)),
+        );
     }
     must("arrays", no_better(&found.arrays, &truth.arrays, |f, t| same_arrays(f, t)));
-    must("connections", no_better(&found.connections, &truth.connections, same_connections));
+    must("connections", no_better(&found.connections, &truth.connections, |f, t| same_connections(f, t)));
     if let (Some(found), Some(truth)) = (&found.disks, &truth.disks) {
         for (which, (f, t)) in ["held leg", "exported leg"].iter().zip(found.legs.iter().zip(&truth.legs)) {
             must(which, no_better(f, t, same_leg));
