@@ -313,11 +313,11 @@ fn better(found: &Look, truth: &Look) -> Vec<String> {
         must(&format!("array of volume {n}"), no_better(&f.array, &t.array, |f, t| same_arrays(f, t)));
         must(
             &format!("connection of volume {n}"),
-            no_better(&f.connections, &t.connections, |a, b| same_connections(a, b)),
+            no_better(&f.connections, &t.connections, |f, t| same_connections(f, t)),
         );
     }
     must("arrays", no_better(&found.arrays, &truth.arrays, |f, t| same_arrays(f, t)));
-    must("connections", no_better(&found.connections, &truth.connections, |a, b| same_connections(a, b)));
+    must("connections", no_better(&found.connections, &truth.connections, |f, t| same_connections(f, t)));
     if let (Some(found), Some(truth)) = (&found.disks, &truth.disks) {
         for (which, (f, t)) in ["held leg", "exported leg"].iter().zip(found.legs.iter().zip(&truth.legs)) {
             must(which, no_better(f, t, same_leg));

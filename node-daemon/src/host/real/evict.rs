@@ -290,8 +290,10 @@ impl RealHost {
                 }
             }
         }
-        let maps = self.text(dir.join("maps"))?;
-        Ok(proc::maps(&maps, major(device.0), minor(device.0)))
+        let file = dir.join("maps");
+        let maps = self.text(file.clone())?;
+        proc::maps(&maps, major(device.0), minor(device.0))
+            .ok_or_else(|| sysfs::bad(file, "it is not what the kernel writes"))
     }
 }
 

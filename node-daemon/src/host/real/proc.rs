@@ -28,13 +28,16 @@ pub(super) fn name(stat: &str) -> &str {
     inside.map_or("?", |(name, _)| name)
 }
 
-/// Whether `/proc/<pid>/maps` has a file of the device.
-pub(super) fn maps(maps: &str, major: u32, minor: u32) -> bool {
-    maps.lines().any(|line| {
-        let number = line.split_ascii_whitespace().nth(3).and_then(|dev| dev.split_once(':'));
-        let hex = |text: &str| u32::from_str_radix(text, 16).ok();
-        number.is_some_and(|(a, b)| (hex(a), hex(b)) == (Some(major), Some(minor)))
-    })
+/// Whether `/proc/<pid>/maps` has a file of the device; none where a line is not the kernel's, or the last one was cut short.
+pub(super) fn maps(maps: &str, major: u32, minor: u32) -> Option<bool> {
+    let hex = |text: &str| u32::from_str_radix(text, 16).ok();
+    let device = |line: &str| {
+        let (a, b) = line.split_ascii_whitespace().nth(3)?.split_once(':')?;
+        Some((hex(a)?, hex(b)?))
+    };
+    let whole = maps.is_empty() || maps.ends_with('\n');
+    let devices: Option<Vec<_>> = maps.lines().map(device).collect();
+    devices.filter(|_| whole).map(|found| found.contains(&(major, minor)))
 }
 
 /// The mount of an open file, by its `fdinfo`.
@@ -113,8 +116,11 @@ mod tests {
     #[test]
     fn files_of_a_device_are_found_where_they_are_mapped() {
         let text = "7f00-7f01 r--s 00000000 09:64 131 /data/a b\n7f02-7f03 rw-p 00000000 00:00 0 [heap]\n";
-        assert!(maps(text, 9, 100));
-        assert!(!maps(text, 9, 64) && !maps(text, 100, 9) && !maps("", 0, 0));
+        assert_eq!(maps(text, 9, 100), Some(true));
+        assert!([maps(text, 9, 64), maps(text, 100, 9), maps("", 0, 0)].iter().all(|found| *found == Some(false)));
+        // What is not whole says of nobody that he has no file.
+        let at = text.find("7f02").unwrap();
+        assert_eq!((maps(&text[..at + 30], 9, 64), maps("7f00-7f01 r--s\n", 9, 64)), (None, None));
     }
 
     #[test]
