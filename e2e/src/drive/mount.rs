@@ -2,7 +2,7 @@
 //!
 //! It is mounted in the lab's own mount namespace, which ends with the harness, however that ends: nothing stays mounted, and who
 //! waits for an answer gets an error. Requests go around the page cache of the host (`FOPEN_DIRECT_IO`), so each comes here as the guest
-//! sent it, and an `fsync` is the guest's flush.
+//! sent it, and an `fsync` or our own `ioctl` is the guest's flush. A discard waits for writes that are held, for Linux locks the file.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -12,11 +12,14 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context as _, Result};
 use fuser::{
     BackgroundSession, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo,
-    LockOwner, MountOption, OpenFlags, ReplyAttr, ReplyData, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyWrite, WriteFlags,
+    IoctlFlags, LockOwner, MountOption, OpenFlags, ReplyAttr, ReplyData, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyOpen,
+    ReplyWrite, WriteFlags,
 };
 
 use super::{Answer, Drive, Request};
 
+/// `UBD_IOC_FLUSH` of `kernel/lab/drives`: a flush that does not wait for writes that are under way, as an `fsync` on FUSE does.
+const FLUSH: u32 = 0x75bd;
 /// Names and sizes never change.
 const FOR_EVER: Duration = Duration::from_secs(86_400);
 
@@ -168,6 +171,26 @@ impl Filesystem for Files {
 
     fn fsync(&self, _: &fuser::Request, ino: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
         self.submit(ino, Request::Flush, done(reply));
+    }
+
+    fn ioctl(
+        &self,
+        _: &fuser::Request,
+        ino: INodeNo,
+        _: FileHandle,
+        _: IoctlFlags,
+        command: u32,
+        _: &[u8],
+        _: u32,
+        reply: ReplyIoctl,
+    ) {
+        if command != FLUSH {
+            return reply.error(Errno::ENOTTY);
+        }
+        self.submit(ino, Request::Flush, move |answer| match answer {
+            Ok(_) => reply.ioctl(0, &[]),
+            Err(error) => reply.error(error),
+        });
     }
 
     /// Discards and zeroing, both of which leave zeros.

@@ -174,8 +174,8 @@ fn two_connections(lab: &mut Lab) -> Result<()> {
     })?;
     let state = || Ok::<_, anyhow::Error>(consumer.shell("cat /sys/class/nvme/nvme0/state")?.trim().to_owned());
     target.shell(
-        "nft 'table inet blip { chain in { type filter hook input priority 0; tcp dport 4420 drop; } \
-         chain out { type filter hook output priority 0; tcp sport 4420 drop; } }'",
+        "nft 'table inet blip { chain in { type filter hook input priority 0; tcp dport 4420 drop; }; \
+         chain out { type filter hook output priority 0; tcp sport 4420 drop; }; }'",
     )?;
     wait_for("the consumer to lose its connection", secs(30), || state().map(|s| when(s == "connecting", s)))?;
     target.shell("nft delete table inet blip")?;
