@@ -53,7 +53,7 @@ source_unpack() { # <base> <directory>
 	APT_CONFIG=$apt_dir/apt.conf apt-get download "linux-source-$1"
 	deb=$(echo "linux-source-$1"_*.deb)
 	dpkg-deb --fsys-tarfile "$deb" | tar -xO "./usr/src/linux-source-$1.tar.xz" | tar -C "$2" --strip-components=1 -xJ --wildcards \
-		'*/drivers/md/*' '*/Documentation/admin-guide/md.rst' '*/arch/um/drivers/vector_kern.c'
+		'*/drivers/md/*' '*/Documentation/admin-guide/md.rst' '*/arch/um/drivers/vector_kern.c' '*/arch/um/drivers/ubd*'
 	rm -- "$deb"
 	cd -- "$2"
 	git init -q

@@ -7,9 +7,11 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::agent::{Agent, Answer, Request};
+use crate::drive::mount::Mounted;
+use crate::drive::{Drive, DriveKind, Loss, Survival};
 use crate::netns;
 use crate::prerequisites::Prerequisites;
 use crate::process::Process;
@@ -33,7 +35,7 @@ pub struct Machine {
     pub tap: String,
     /// Its directory.
     pub dir: PathBuf,
-    /// Its drives: sparse files.
+    /// Its drives: files.
     pub disks: Vec<PathBuf>,
     /// Directory that the guest sees as `/run/share`.
     pub share: PathBuf,
@@ -79,6 +81,12 @@ pub struct Guest {
     pub machine: Machine,
     runner: Arc<dyn Runner>,
     process: Option<Process>,
+    /// What a power cut leaves of what its volatile drives had not flushed.
+    pub survival: Survival,
+    /// Its volatile drives; none if they are plain files.
+    drives: Vec<Arc<Drive>>,
+    mounted: Option<Mounted>,
+    losses: Vec<Loss>,
     /// Of one thread at a time: a test may kill daemons beside what it does.
     daemon: Mutex<Option<i32>>,
 }
@@ -96,7 +104,7 @@ impl Guest {
         let dir = dir.join(&name);
         std::fs::create_dir_all(dir.join("share/logs"))?;
         std::fs::create_dir_all(dir.join("uml"))?;
-        let disks: Vec<PathBuf> = (0..DRIVES).map(|n| dir.join(format!("disk{n}"))).collect();
+        let disks = images(&dir);
         for disk in &disks {
             File::create(disk)?.set_len(drive_bytes)?;
         }
@@ -122,7 +130,49 @@ impl Guest {
             kernel_arguments: Vec::new(),
         };
         netns::add_tap(&machine.tap)?;
-        Ok(Self { machine, runner, process: None, daemon: Mutex::default() })
+        Ok(Self {
+            machine,
+            runner,
+            process: None,
+            survival: Survival::Nothing,
+            drives: Vec::new(),
+            mounted: None,
+            losses: Vec::new(),
+            daemon: Mutex::default(),
+        })
+    }
+
+    /// Makes its drives, while it is off, of a kind; what is on them stays.
+    pub fn set_drives(&mut self, kind: DriveKind) -> Result<()> {
+        ensure!(self.process.is_none(), "{} is on", self.machine.name);
+        let images = images(&self.machine.dir);
+        self.mounted = None;
+        self.drives.clear();
+        let paths = match kind {
+            DriveKind::Plain => images,
+            DriveKind::Volatile => {
+                for image in &images {
+                    let file = File::options().read(true).write(true).open(image)?;
+                    self.drives.push(Drive::new(file)?);
+                }
+                let mounted = Mounted::new(&self.machine.dir.join("drives"), self.drives.clone())?;
+                let paths = (0..DRIVES).map(|number| mounted.path(number)).collect();
+                self.mounted = Some(mounted);
+                paths
+            }
+        };
+        self.machine.disks.splice(..DRIVES, paths);
+        Ok(())
+    }
+
+    /// One of its volatile drives.
+    pub fn drive(&self, number: usize) -> Result<&Arc<Drive>> {
+        self.drives.get(number).with_context(|| format!("{} has no volatile drive {number}", self.machine.name))
+    }
+
+    /// What the last power cut took, for each volatile drive.
+    pub fn losses(&self) -> &[Loss] {
+        &self.losses
     }
 
     /// Name of the node.
@@ -132,6 +182,7 @@ impl Guest {
 
     /// Powers it on, without waiting.
     pub fn power_on(&mut self) -> Result<()> {
+        self.drives.iter().for_each(|drive| drive.power_on());
         self.process = Some(self.runner.start(&self.machine)?);
         Ok(())
     }
@@ -150,10 +201,14 @@ impl Guest {
         )
     }
 
-    /// A power cut: nothing in the guest gets to do anything any more.
+    /// A power cut: nothing in the guest gets to do anything any more, and what its volatile drives had not flushed is gone.
     pub fn cut_power(&mut self) -> Result<()> {
         self.set_daemon(None);
-        self.process.take().with_context(|| format!("{} is off already", self.machine.name))?.kill().map(drop)
+        let mut process = self.process.take().with_context(|| format!("{} is off already", self.machine.name))?;
+        // Killed before its drives answer what they hold, so that no answer is ever seen; gone only after.
+        process.begin_kill()?;
+        self.losses = self.drives.iter().map(|drive| drive.cut(self.survival)).collect::<std::io::Result<_>>()?;
+        process.kill().map(drop)
     }
 
     /// Puts a drive into it while it runs.
@@ -253,4 +308,18 @@ impl Guest {
     pub fn dmesg(&self) -> Result<String> {
         self.shell("dmesg")
     }
+}
+
+impl Drop for Guest {
+    /// Before its drives go: a guest that waits for one of them would not end.
+    fn drop(&mut self) {
+        if self.is_on() {
+            let _ = self.cut_power();
+        }
+    }
+}
+
+/// Images of a guest's own drives.
+fn images(dir: &std::path::Path) -> Vec<PathBuf> {
+    (0..DRIVES).map(|number| dir.join(format!("disk{number}"))).collect()
 }

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::api::{self, is_true};
 use crate::control_plane::{Audit, ControlPlane};
+use crate::drive::DriveKind;
 use crate::footprint::Footprint;
 use crate::guest::{Guest, Machine};
 use crate::kubeconfig::{self, Proof};
@@ -32,6 +33,8 @@ pub struct Options {
     pub guests: u8,
     /// Size of each of a guest's two drives.
     pub drive_bytes: u64,
+    /// What they are.
+    pub drives: DriveKind,
     /// Seconds between two full looks of the daemons; none: as the manifest has it.
     pub full_look: Option<u32>,
     /// What the API server's audit log has.
@@ -40,7 +43,13 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { guests: 3, drive_bytes: 3 << 30, full_look: None, audit: Audit::default() }
+        Self {
+            guests: 3,
+            drive_bytes: 3 << 30,
+            drives: DriveKind::from_environment(),
+            full_look: None,
+            audit: Audit::default(),
+        }
     }
 }
 
@@ -81,6 +90,7 @@ impl Lab {
         let mut guests = (1..=options.guests)
             .map(|number| Guest::new(&found, &dir, number, options.drive_bytes, runner.clone()))
             .collect::<Result<Vec<_>>>()?;
+        guests.iter_mut().try_for_each(|guest| guest.set_drives(options.drives))?;
         // The guests boot while the control plane starts.
         guests.iter_mut().try_for_each(Guest::power_on)?;
         let control = ControlPlane::start(&found, &dir, options.audit)?;
@@ -131,6 +141,7 @@ impl Lab {
     pub fn add_node(&mut self) -> Result<String> {
         let number = u8::try_from(self.guests.len() + 1)?;
         let mut guest = Guest::new(&self.found, &self.dir, number, self.options.drive_bytes, self.runner.clone())?;
+        guest.set_drives(self.options.drives)?;
         guest.power_on()?;
         self.register_node(&guest)?;
         let name = guest.name().to_owned();
@@ -234,6 +245,15 @@ impl Lab {
         let guest = self.guest_mut(node)?;
         guest.cut_power()?;
         change(&mut guest.machine);
+        self.power_on(node)
+    }
+
+    /// Cuts a guest's power and boots it with drives of a kind, which hold what the old ones held. `None`: as the lab's are.
+    pub fn reboot_with_drives(&mut self, node: &str, kind: Option<DriveKind>) -> Result<()> {
+        let kind = kind.unwrap_or(self.options.drives);
+        let guest = self.guest_mut(node)?;
+        guest.cut_power()?;
+        guest.set_drives(kind)?;
         self.power_on(node)
     }
 

@@ -43,6 +43,7 @@ impl Prerequisites {
             }
         }
         must_exist(Path::new("/dev/net/tun"), "modprobe tun")?;
+        must_exist(Path::new("/dev/fuse"), "modprobe fuse")?;
         let found = Self::locate()?;
         must_exist(&found.kernel, "e2e/lab/build.sh kernel")?;
         must_exist(&found.root.join("sbin/meshstor-init"), "e2e/lab/build.sh root")?;

@@ -71,10 +71,16 @@ impl Process {
 
     /// `kill -9` of the whole group, then waits until the process is gone.
     pub fn kill(&mut self) -> Result<ExitStatus> {
+        self.begin_kill()?;
+        Ok(self.child.wait()?)
+    }
+
+    /// `kill -9` of the whole group without waiting: one that waits for a file system of ours dies when it is answered.
+    pub fn begin_kill(&mut self) -> Result<()> {
         if self.child.try_wait()?.is_none() {
             kill_process_group(self.pid()?, Signal::KILL).with_context(|| format!("kill {}", self.name))?;
         }
-        Ok(self.child.wait()?)
+        Ok(())
     }
 
     fn pid(&self) -> Result<Pid> {

@@ -6,6 +6,7 @@
 
 mod chaos;
 mod crashes;
+mod drives;
 mod events;
 mod failover;
 mod faults;
@@ -18,6 +19,7 @@ mod neighbours;
 mod nodes;
 mod outage;
 mod placement;
+mod reboots;
 mod shapes;
 mod tutorial;
 
@@ -38,7 +40,10 @@ type Test = (&'static str, fn(&mut Lab) -> Result<()>);
 /// Directory of the suite's lab in `target/e2e`.
 const NAME: &str = "suite";
 /// Without the daemons' slow sweep: whatever a test waits for must be told to them.
-const OPTIONS: Options = Options { guests: 3, drive_bytes: 3 << 30, full_look: Some(86_400), audit: Audit::Ours };
+fn options() -> Options {
+    Options { guests: 3, drive_bytes: 3 << 30, full_look: Some(86_400), audit: Audit::Ours, ..Options::default() }
+}
+
 /// What a kernel says when something is wrong with it.
 const COMPLAINTS: [&str; 7] = ["BUG:", "WARNING:", "Oops", "Call Trace", "blocked for more than", "KASAN", "UBSAN"];
 
@@ -57,7 +62,11 @@ fn main() -> ExitCode {
         shapes::TESTS,
         kernels::TESTS,
         faults::TESTS,
+<<<<<<< HEAD
         failover::TESTS,
+=======
+        reboots::TESTS,
+>>>>>>> 4405786 (e2e: drives with a volatile write cache, and the tests of what rule 1 is for)
         crashes::TESTS,
         halves::TESTS,
         chaos::TESTS,
@@ -68,6 +77,7 @@ fn main() -> ExitCode {
         events::TESTS,
         outage::TESTS,
         host::TESTS,
+        drives::TESTS,
         tutorial::TESTS,
     ]
     .concat();
@@ -100,7 +110,7 @@ fn trial((name, test): Test, lab: Arc<Mutex<Option<Lab>>>) -> Trial {
 
 fn run(slot: &mut Option<Lab>, name: &str, test: fn(&mut Lab) -> Result<()>) -> Result<()> {
     if slot.is_none() {
-        *slot = Some(Lab::up(Prerequisites::find()?, NAME, OPTIONS)?);
+        *slot = Some(Lab::up(Prerequisites::find()?, NAME, options())?);
     }
     let lab = slot.as_mut().context("the lab is up")?;
     say!("== {name}");
