@@ -106,11 +106,6 @@ impl Operator {
         self.seen = (upto(self.seen.0, state.nodes.changes.len()), upto(self.seen.1, state.volumes.changes.len()));
     }
 
-    /// The node as its watch last brought it.
-    pub(crate) fn node(&self, name: &str) -> Option<Arc<MeshNode>> {
-        self.ctx.nodes.get(&reflector::ObjectRef::new(name))
-    }
-
     pub(crate) fn busy(&self) -> bool {
         self.running.is_some()
     }

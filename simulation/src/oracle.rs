@@ -18,8 +18,8 @@ use crate::api::State;
 pub(crate) struct Oracle {
     /// By block: the highest value that was ever written.
     issued: [u64; BLOCKS],
-    /// The highest that was acknowledged.
-    acked: [u64; BLOCKS],
+    /// By node: the highest that was acknowledged since its array was started. What was not flushed then may be gone.
+    acked: BTreeMap<String, [u64; BLOCKS]>,
     /// The highest that was acknowledged before a flush that was acknowledged.
     floor: [u64; BLOCKS],
     /// What was acknowledged when each flush was sent.
@@ -49,8 +49,8 @@ impl Oracle {
         self.issued[block] = self.issued[block].max(value);
     }
 
-    pub(crate) fn flush_sent(&mut self, id: u64) {
-        self.flushes.insert(id, self.acked);
+    pub(crate) fn flush_sent(&mut self, node: &str, id: u64) {
+        self.flushes.insert(id, self.acked.get(node).copied().unwrap_or_default());
     }
 
     /// I6: what an application reads through the current epoch.
@@ -97,8 +97,9 @@ impl Oracle {
         match event {
             IoEvent::Landed { leg, from, epoch, .. } => self.landed(*leg, from, *epoch, state),
             IoEvent::Assembled { node, epochs, legs, .. } => self.started(node, epochs, legs, state),
-            IoEvent::Acked { block, value, .. } => {
-                self.acked[*block] = self.acked[*block].max(*value);
+            IoEvent::Acked { node, block, value, .. } => {
+                let acked = self.acked.entry(node.clone()).or_default();
+                acked[*block] = acked[*block].max(*value);
                 Ok(())
             }
             IoEvent::Flushed { id, .. } => {
@@ -126,6 +127,7 @@ impl Oracle {
 
     /// Rules 3 and 4: one array an epoch, of that epoch's legs, from S alone.
     fn started(&mut self, node: &str, epochs: &[i64], legs: &[Uuid], state: &State) -> Result<(), String> {
+        self.acked.remove(node);
         let Some(epoch) = epochs.first().copied() else { return Ok(()) };
         if epochs.iter().any(|e| *e != epoch) {
             return Err(format!("I2: {node} started an array of epochs {epochs:?}"));
@@ -177,13 +179,16 @@ impl Oracle {
         let volume = state.volumes.objects.values().next();
         let least = volume.and_then(|v| v.status.as_ref()?.resolved.as_ref().map(|r| r.min_in_sync)).unwrap_or(1);
         let least = usize::try_from(least).unwrap_or(1);
-        for (_, attachment) in &attachments[self.seen.0..] {
+        for (index, (_, attachment)) in attachments.iter().enumerate().skip(self.seen.0) {
             let Some(attachment) = attachment else { continue };
+            let before = index.checked_sub(1).and_then(|i| attachments[i].1.as_ref());
             if let Some(term) = term_of(attachment) {
                 self.nodes.entry(term.epoch).or_insert_with(|| term.node.clone());
             }
             let listed = attachment.status.as_ref().map(|s| s.conditions.as_slice()).unwrap_or_default();
-            if ready(listed, conditions::REASON_ATTACHED) && !attached(attachment, least) {
+            // The record that an operator writes leaves what a daemon last said; the next daemon says anew.
+            let says = before.is_none_or(|b| b.status.as_ref().map(|s| s.conditions.as_slice()) != Some(listed));
+            if says && ready(listed, conditions::REASON_ATTACHED) && !attached(attachment, least) {
                 return Err(format!("I7: the attachment is Ready, and {:?}", attachment.status));
             }
         }

@@ -243,7 +243,7 @@ impl<'r> Sim<'r> {
             }
             6..=7 if self.writes => {
                 if let Some(id) = self.fabric.flush(node, self.array) {
-                    self.oracle.flush_sent(id);
+                    self.oracle.flush_sent(node, id);
                     self.say(|| format!("{node} flushes ({id})"));
                 }
             }
@@ -335,6 +335,7 @@ impl<'r> Sim<'r> {
         let Some(daemon) = self.daemons.get_mut(node) else { return Ok(false) };
         daemon.at_once(true);
         while daemon.work() {}
+        daemon.cache.lock().map_err(|e| e.to_string())?.watch(&self.net.state(), usize::MAX);
         for name in daemon.workers() {
             for _ in 0..12 {
                 let Some(daemon) = self.daemons.get_mut(node).filter(|d| !d.point.dead()) else { return Ok(true) };

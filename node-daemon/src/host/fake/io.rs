@@ -51,6 +51,8 @@ pub enum IoEvent {
     Acked {
         /// The array's UUID.
         array: Uuid,
+        /// On which node.
+        node: String,
         /// Where.
         block: usize,
         /// What.
@@ -337,12 +339,13 @@ impl World {
         let ended = |io: &Io| io.parts.iter().all(|p| matches!(p.at, At::Done | At::Failed));
         let (done, going) = std::mem::take(&mut self.ios).into_iter().partition(ended);
         self.ios = going;
-        for io in Vec::from_iter::<Vec<Io>>(done) {
+        let done: Vec<Io> = done;
+        for io in done {
             if !io.parts.iter().any(|p| p.at == At::Done) {
                 continue;
             }
             self.io_events.push(match io.kind {
-                Kind::Write { block, value } => IoEvent::Acked { array: io.array, block, value },
+                Kind::Write { block, value } => IoEvent::Acked { array: io.array, node: io.node, block, value },
                 Kind::Flush => IoEvent::Flushed { array: io.array, id: io.id },
             });
         }
