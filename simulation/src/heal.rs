@@ -86,7 +86,7 @@ impl Sim<'_> {
         for node in NODES {
             let array = self.hosts[node].array(self.array).is_ok_and(|a| a.is_some());
             let current = term.node == node && term.phase == TermPhase::Running;
-            if array && !current && self.fabric.pending(node) > 0 {
+            if array && !current {
                 self.count("fenced node rebooted");
                 self.power_cut(node);
                 self.look()?;
@@ -105,7 +105,9 @@ impl Sim<'_> {
         let ready = said.conditions.iter().find(|c| c.type_ == conditions::READY);
         let ready = ready.map(|c| (c.status.clone(), c.reason.clone())).unwrap_or_default();
         let reason = if wanted.is_some() { conditions::REASON_ATTACHED } else { conditions::REASON_DETACHED };
-        if ready != ("True".to_owned(), reason.to_owned()) || said.consumer != wanted {
+        // What is wanted nowhere rebuilds nothing.
+        let scarce = wanted.is_none() && ready == ("False".to_owned(), conditions::REASON_TOO_FEW_COPIES.to_owned());
+        if (ready != ("True".to_owned(), reason.to_owned()) && !scarce) || said.consumer != wanted {
             return Err(format!("I4: at rest, wanted on {wanted:?}, and the volume says {ready:?}: {:?}", said.conditions));
         }
         if let Some(node) = NODES.into_iter().find(|n| wanted.as_deref() != Some(*n) && self.litter(n)) {

@@ -12,6 +12,8 @@ use meshstor_simulation::{Options, Outcome, replay, run};
 /// Seeds that failed once: always run.
 const REGRESSIONS: &str = include_str!("../regressions.txt");
 const SEEDS: u64 = 10_000;
+/// Failures after which no more are looked for.
+const MOST: usize = 10;
 
 fn number(name: &str, usual: u64) -> u64 {
     std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(usual)
@@ -31,7 +33,7 @@ fn explain(seed: u64, failure: &str) -> String {
 
 fn all(seeds: &[u64]) -> BTreeMap<&'static str, u64> {
     let (next, stop) = (AtomicU64::new(0), AtomicBool::new(false));
-    let (counts, failed) = (Mutex::new(BTreeMap::new()), Mutex::new(None));
+    let (counts, failed) = (Mutex::new(BTreeMap::new()), Mutex::new(BTreeMap::new()));
     std::thread::scope(|scope| {
         for _ in 0..number("MESHSTOR_THREADS", 2) {
             scope.spawn(|| {
@@ -40,8 +42,10 @@ fn all(seeds: &[u64]) -> BTreeMap<&'static str, u64> {
                     let Some(seed) = seeds.get(index) else { return };
                     let Outcome { failure, counts: some, .. } = run(*seed, Options::default());
                     if let Some(failure) = failure {
-                        stop.store(true, Ordering::Relaxed);
-                        failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert((*seed, failure));
+                        println!("seed {seed} FAILED: {}", failure.chars().take(300).collect::<String>());
+                        let mut all = failed.lock().unwrap_or_else(PoisonError::into_inner);
+                        all.insert(*seed, failure);
+                        stop.store(all.len() >= MOST, Ordering::Relaxed);
                     }
                     let mut all = counts.lock().unwrap_or_else(PoisonError::into_inner);
                     some.into_iter().for_each(|(what, times)| *all.entry(what).or_default() += times);
@@ -49,7 +53,7 @@ fn all(seeds: &[u64]) -> BTreeMap<&'static str, u64> {
             });
         }
     });
-    if let Some((seed, failure)) = failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+    if let Some((seed, failure)) = failed.into_inner().unwrap_or_else(PoisonError::into_inner).pop_first() {
         panic!("{}", explain(seed, &failure));
     }
     counts.into_inner().unwrap_or_else(PoisonError::into_inner)
