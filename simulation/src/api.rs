@@ -104,8 +104,6 @@ pub(crate) struct State {
     pub(crate) now: Option<Time>,
     /// What a real server would have refused: never to be sent by anybody of ours.
     pub(crate) broken: Vec<String>,
-    /// To operators every leg says that it confirmed what it was told: a seeded bug.
-    pub(crate) hasty: bool,
     /// What is said to have happened, when a run is looked at.
     pub(crate) log: Option<Vec<String>>,
 }

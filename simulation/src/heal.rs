@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use meshstor_crds::{TermPhase, conditions};
+use meshstor_crds::{MeshReplica, TermPhase, conditions};
 use meshstor_node_daemon::host::Host as _;
 
 use crate::sim::{NODES, Sim};
@@ -65,19 +65,18 @@ impl Sim<'_> {
         }
     }
 
-    /// A liveness gap that is known: the only leg of S is remote, and its target rebooted. Its grant is spent, a leg of S
+    /// A liveness gap that is known: every leg of S is remote, and its target rebooted. Its grant is spent, a leg of S
     /// gets no second one in a running epoch, and the last leg is never recorded away: the consumer holds its writes
     /// until a person detaches it by force.
     fn holds_for_ever(&self) -> bool {
-        let Some(term) = self.term().filter(|t| t.phase == TermPhase::Running && t.in_sync.len() == 1) else {
-            return false;
-        };
+        let Some(term) = self.term().filter(|t| t.phase == TermPhase::Running) else { return false };
         let state = self.net.state();
-        let Some(leg) = term.in_sync.first().and_then(|name| state.replicas.get(name)) else { return false };
-        let (Some(grant), Some(status)) = (&leg.spec.grant, &leg.status) else { return false };
-        let spent = status.spent_grant >= Some(grant.number) && status.export.is_none();
-        let holds = self.hosts[term.node.as_str()].array(self.array).is_ok_and(|a| a.is_some());
-        leg.spec.node != term.node && spent && holds
+        let spent = |leg: &MeshReplica| {
+            let (Some(grant), Some(status)) = (&leg.spec.grant, &leg.status) else { return false };
+            leg.spec.node != term.node && status.spent_grant >= Some(grant.number) && status.export.is_none()
+        };
+        let all = term.in_sync.iter().all(|name| state.replicas.get(name).is_some_and(|leg| spent(&leg)));
+        all && self.hosts[term.node.as_str()].array(self.array).is_ok_and(|a| a.is_some())
     }
 
     /// A node that was fenced keeps what it cannot end without telling somebody: it must reboot, and says so.

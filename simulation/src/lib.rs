@@ -26,7 +26,7 @@ use std::collections::BTreeMap;
 /// A bug that is put in between, to see that the oracle notices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bug {
-    /// The operator starts an epoch before anybody has confirmed it.
+    /// A leg is confirmed while I/O of the old epoch is still inside its target.
     SkipsRevokeWait,
     /// Connections fail fast: the kernel lets a leg go before that is recorded.
     FailsBeforeRecording,

@@ -54,7 +54,7 @@ impl<'r> Sim<'r> {
     pub(crate) fn new(seed: u64, options: Options, runtime: &'r Runtime) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
         let clock = Arc::new(Clock::new());
-        let mut state = State { now: Some(clock.time()), hasty: options.bug == Some(Bug::SkipsRevokeWait), ..State::default() };
+        let mut state = State { now: Some(clock.time()), ..State::default() };
         state.log = options.log.then(Vec::new);
         let copies = [1, 2, 2, 2, 2, 2, 3, 3, 3, 3][rng.usize(0..10)];
         let spec = serde_json::json!({"capacity": "512Mi", "replicaCount": copies});
@@ -64,6 +64,7 @@ impl<'r> Sim<'r> {
         fabric.set_quirks(Quirks {
             fast_fail: options.bug == Some(Bug::FailsBeforeRecording),
             trusting_add: options.bug == Some(Bug::ReturnsWithoutRebuild),
+            no_barrier: options.bug == Some(Bug::SkipsRevokeWait),
             keeps_exports: options.bug == Some(Bug::ServesSpentGrant),
         });
         let hosts = NODES.map(|node| (node, fabric.node(node, &address(node), DRIVE)));

@@ -18,9 +18,9 @@ fn caught(bug: Bug, by: &[&str]) {
     panic!("{bug:?} was not noticed in {SEEDS} seeds");
 }
 
-/// I2: nothing of an epoch starts before every leg that it starts from has confirmed.
+/// I2, rule 2: a leg is confirmed when no I/O of an older epoch can land any more.
 #[test]
-fn an_epoch_that_does_not_wait_for_its_revocations() {
+fn a_revocation_that_does_not_wait() {
     caught(Bug::SkipsRevokeWait, &["I1", "I2", "I6"]);
 }
 

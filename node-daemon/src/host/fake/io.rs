@@ -74,6 +74,8 @@ pub struct Quirks {
     pub fast_fail: bool,
     /// A member that is added counts as in sync at once.
     pub trusting_add: bool,
+    /// An export is taken down without waiting for what is inside the target.
+    pub no_barrier: bool,
     /// Something restores the exports of before when a node boots.
     pub keeps_exports: bool,
 }
@@ -320,6 +322,9 @@ impl World {
 
     /// The barrier: what is inside a target under an NQN has landed when this returns. Nobody hears of it.
     pub(super) fn drain(&mut self, target: &str, nqn: &str) {
+        if self.quirks.no_barrier {
+            return;
+        }
         while let Some(index) = self.inside.iter().position(|i| i.target == target && i.nqn == nqn) {
             self.arrive(index);
         }
