@@ -32,11 +32,13 @@ pub(crate) trait Kind:
     /// The object with the status of `other`.
     fn with_status_of(self, other: &Self) -> Self;
     fn same_spec(&self, other: &Self) -> bool;
+    /// The value of a field that lists may be selected by.
+    fn field(&self, name: &str) -> Option<&str>;
     fn rules(old: Option<&Self>, new: &Self, by: &By) -> Result<(), String>;
 }
 
 macro_rules! kinds {
-    ($($kind:ident, $table:ident, $rules:expr;)*) => {$(
+    ($($kind:ident, $table:ident, $rules:expr, $field:expr;)*) => {$(
         impl Kind for $kind {
             fn table(state: &mut State) -> &mut Table<Self> {
                 &mut state.$table
@@ -47,6 +49,10 @@ macro_rules! kinds {
             fn same_spec(&self, other: &Self) -> bool {
                 self.spec == other.spec
             }
+            fn field(&self, name: &str) -> Option<&str> {
+                let field: for<'a> fn(&'a Self, &str) -> Option<&'a str> = $field;
+                field(self, name)
+            }
             fn rules(old: Option<&Self>, new: &Self, by: &By) -> Result<(), String> {
                 let rules: fn(Option<&Self>, &Self, &By) -> Result<(), String> = $rules;
                 rules(old, new, by)
@@ -56,11 +62,15 @@ macro_rules! kinds {
 }
 
 kinds! {
-    MeshVolume, volumes, |_, _, _| Ok(());
-    MeshAttachment, attachments, rules::attachment;
-    MeshReplica, replicas, rules::replica;
-    MeshNode, nodes, |_, _, _| Ok(());
-    ReplicaSetPolicy, policies, |_, _, _| Ok(());
+    MeshVolume, volumes, |_, _, _| Ok(()), |_, _| None;
+    MeshAttachment, attachments, rules::attachment, |_, _| None;
+    MeshReplica, replicas, rules::replica, |leg, name| match name {
+        "spec.volume" => Some(&leg.spec.volume),
+        "spec.node" => Some(&leg.spec.node),
+        _ => None,
+    };
+    MeshNode, nodes, |_, _, _| Ok(()), |_, _| None;
+    ReplicaSetPolicy, policies, |_, _, _| Ok(()), |_, _| None;
 }
 
 /// Objects of one kind, and every change of them.
@@ -68,17 +78,35 @@ pub(crate) struct Table<K> {
     pub(crate) objects: BTreeMap<String, Arc<K>>,
     /// Name, and the object as it became; none when it went.
     pub(crate) changes: Vec<(String, Option<Arc<K>>)>,
+    /// Objects as they were last written out, by name, with their version.
+    texts: BTreeMap<String, (Option<String>, Arc<str>)>,
 }
 
 impl<K> Default for Table<K> {
     fn default() -> Self {
-        Self { objects: BTreeMap::new(), changes: Vec::new() }
+        Self { objects: BTreeMap::new(), changes: Vec::new(), texts: BTreeMap::new() }
     }
 }
 
 impl<K> Table<K> {
     pub(crate) fn get(&self, name: &str) -> Option<Arc<K>> {
         self.objects.get(name).cloned()
+    }
+
+    /// The object in JSON.
+    pub(crate) fn text(&mut self, object: &K) -> Arc<str>
+    where
+        K: Kind,
+    {
+        let (name, version) = (name(object), &object.meta().resource_version);
+        if let Some((known, text)) = self.texts.get(&name)
+            && known == version
+        {
+            return Arc::clone(text);
+        }
+        let text: Arc<str> = serde_json::to_string(object).unwrap_or_default().into();
+        self.texts.insert(name, (version.clone(), Arc::clone(&text)));
+        text
     }
 
     fn put(&mut self, name: &str, object: Option<Arc<K>>) {

@@ -38,9 +38,9 @@ impl Asked {
 }
 
 /// The answer that a client gets.
-pub(crate) fn response(answer: Result<Value, Refused>) -> Response<Body> {
+pub(crate) fn response(answer: Result<String, Refused>) -> Response<Body> {
     let (code, body) = match answer {
-        Ok(value) => (200, value.to_string()),
+        Ok(text) => (200, text),
         Err(refused) => {
             let reason = if refused.code == 404 { "NotFound" } else { "Conflict" };
             let text = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
@@ -54,7 +54,7 @@ pub(crate) fn response(answer: Result<Value, Refused>) -> Response<Body> {
 }
 
 /// Does a request.
-pub(crate) fn serve(state: &mut State, asked: &Asked) -> Result<Value, Refused> {
+pub(crate) fn serve(state: &mut State, asked: &Asked) -> Result<String, Refused> {
     let path: Vec<&str> = asked.path.iter().map(String::as_str).collect();
     match path.as_slice() {
         ["apis", "meshstor.io", "v1alpha1", "meshvolumes", rest @ ..] => kind::<MeshVolume>(state, asked, rest),
@@ -64,37 +64,38 @@ pub(crate) fn serve(state: &mut State, asked: &Asked) -> Result<Value, Refused> 
         ["apis", "meshstor.io", "v1alpha1", "replicasetpolicies", rest @ ..] => {
             kind::<ReplicaSetPolicy>(state, asked, rest)
         }
-        ["apis", "meshstor.io", "v1alpha1", "nodedrains"] => Ok(list::<NodeDrain>(Vec::new())),
-        ["apis", "events.k8s.io", ..] => Ok(serde_json::from_slice(&asked.body).unwrap_or_default()),
+        ["apis", "meshstor.io", "v1alpha1", "nodedrains"] => Ok(list::<NodeDrain>(&[])),
+        ["apis", "events.k8s.io", ..] => Ok(String::from_utf8_lossy(&asked.body).into_owned()),
         // Nodes and whatever else of Kubernetes is looked at: there is none.
         ["api", "v1", ..] | ["apis", ..] if asked.method == Method::GET && path.len() <= 4 => {
-            Ok(json!({"apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": "1"}, "items": []}))
+            let none = json!({"apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": "1"}, "items": []});
+            Ok(none.to_string())
         }
         _ => Err(Refused { code: 404, message: format!("{} is not known here", asked.line()) }),
     }
 }
 
-fn list<K: kube::Resource<DynamicType = ()>>(items: Vec<Value>) -> Value {
-    json!({"apiVersion": K::api_version(&()), "kind": format!("{}List", K::kind(&())),
-        "metadata": {"resourceVersion": "1"}, "items": items})
+fn list<K: kube::Resource<DynamicType = ()>>(items: &[Arc<str>]) -> String {
+    let (version, kind, items) = (K::api_version(&()), K::kind(&()), items.join(","));
+    format!(r#"{{"apiVersion":"{version}","kind":"{kind}List","metadata":{{"resourceVersion":"1"}},"items":[{items}]}}"#)
 }
 
-fn value<K: Kind>(object: &Arc<K>) -> Value {
-    serde_json::to_value(&**object).unwrap_or_default()
+fn text<K: Kind>(state: &mut State, object: &Arc<K>) -> String {
+    K::table(state).text(object).to_string()
 }
 
 fn parsed<K: Kind>(body: &[u8]) -> Answer<K> {
     serde_json::from_slice(body).map_err(|e| Refused { code: 400, message: e.to_string() })
 }
 
-fn kind<K: Kind>(state: &mut State, asked: &Asked, rest: &[&str]) -> Result<Value, Refused> {
+fn kind<K: Kind>(state: &mut State, asked: &Asked, rest: &[&str]) -> Result<String, Refused> {
     let by = By::Operator;
     match (&asked.method, rest) {
-        (&Method::GET, [name]) => state.get::<K>(name).map(|o| value(&o)),
-        (&Method::GET, []) => Ok(list::<K>(selected::<K>(state, &asked.query))),
-        (&Method::POST, []) => state.create::<K>(parsed(&asked.body)?, &by).map(|o| value(&o)),
-        (&Method::PUT, [_]) => state.replace::<K>(parsed(&asked.body)?, false, &by).map(|o| value(&o)),
-        (&Method::PUT, [_, "status"]) => state.replace::<K>(parsed(&asked.body)?, true, &by).map(|o| value(&o)),
+        (&Method::GET, [name]) => state.get::<K>(name).map(|o| text(state, &o)),
+        (&Method::GET, []) => Ok(list::<K>(&selected::<K>(state, &asked.query))),
+        (&Method::POST, []) => state.create::<K>(parsed(&asked.body)?, &by).map(|o| text(state, &o)),
+        (&Method::PUT, [_]) => state.replace::<K>(parsed(&asked.body)?, false, &by).map(|o| text(state, &o)),
+        (&Method::PUT, [_, "status"]) => state.replace::<K>(parsed(&asked.body)?, true, &by).map(|o| text(state, &o)),
         (&Method::PATCH, [name]) | (&Method::PATCH, [name, "status"]) => {
             patch::<K>(state, name, &asked.body, rest.len() == 2, &by)
         }
@@ -102,33 +103,34 @@ fn kind<K: Kind>(state: &mut State, asked: &Asked, rest: &[&str]) -> Result<Valu
             let options: Value = serde_json::from_slice(&asked.body).unwrap_or_default();
             let wanted = |field: &str| options["preconditions"][field].as_str();
             state.delete::<K>(name, wanted("resourceVersion"), wanted("uid"))?;
-            Ok(json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 200}))
+            let done = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 200});
+            Ok(done.to_string())
         }
         _ => Err(Refused { code: 405, message: asked.line() }),
     }
 }
 
 /// Those that a field selector asks for.
-fn selected<K: Kind>(state: &mut State, query: &str) -> Vec<Value> {
+fn selected<K: Kind>(state: &mut State, query: &str) -> Vec<Arc<str>> {
     let wanted = query.split('&').find_map(|p| p.strip_prefix("fieldSelector="));
     let wanted = wanted.map(|w| w.replace("%3D", "=")).unwrap_or_default();
-    let all: Vec<Value> = K::table(state).objects.values().map(value).collect();
-    let Some((field, is)) = wanted.split_once('=') else { return all };
-    let pointer = format!("/{}", field.replace('.', "/"));
-    all.into_iter().filter(|o| o.pointer(&pointer).and_then(Value::as_str) == Some(is)).collect()
+    let asked = |o: &K| wanted.split_once('=').is_none_or(|(field, is)| o.field(field) == Some(is));
+    let table = K::table(state);
+    let all: Vec<Arc<K>> = table.objects.values().filter(|o| asked(o)).cloned().collect();
+    all.iter().map(|o| table.text(o)).collect()
 }
 
 /// Applies what one manager owns: each field of the patch's status or spec replaces the old one whole.
-fn patch<K: Kind>(state: &mut State, name: &str, body: &[u8], status: bool, by: &By) -> Result<Value, Refused> {
+fn patch<K: Kind>(state: &mut State, name: &str, body: &[u8], status: bool, by: &By) -> Result<String, Refused> {
     let old = state.get::<K>(name)?;
     let patch: Value = serde_json::from_slice(body).map_err(|e| Refused { code: 400, message: e.to_string() })?;
     let uid = patch["metadata"]["uid"].as_str();
     if uid.is_some() && uid != old.meta().uid.as_deref() {
         return Err(Refused { code: 409, message: format!("{name} is another") });
     }
-    let mut next = value(&old);
+    let mut next = serde_json::to_value(&*old).unwrap_or_default();
     let field = if status { "status" } else { "spec" };
     next[field] = patch[field].clone();
     let next: K = serde_json::from_value(next).map_err(|e| Refused { code: 400, message: e.to_string() })?;
-    state.replace(next, status, by).map(|o| value(&o))
+    state.replace(next, status, by).map(|o| text(state, &o))
 }

@@ -40,6 +40,24 @@ fn term_of(attachment: &MeshAttachment) -> Option<&Term> {
     attachment.status.as_ref()?.term.as_ref()
 }
 
+/// The volume's `minInSync`.
+fn least_of(state: &State) -> usize {
+    let volume = state.volumes.objects.values().next();
+    let least = volume.and_then(|v| v.status.as_ref()?.resolved.as_ref().map(|r| r.min_in_sync)).unwrap_or(1);
+    usize::try_from(least).unwrap_or(1)
+}
+
+/// What the oracle looks at besides the objects.
+pub(crate) struct Looked<'a> {
+    pub(crate) fabric: &'a FakeFabric,
+    pub(crate) uid: &'a str,
+    pub(crate) array: Uuid,
+    /// Version since which an operator may have looked.
+    pub(crate) since: u64,
+    /// Where nothing goes wrong and requests are done as they are sent: the nodes that answer.
+    pub(crate) calm: Option<&'a [&'a str]>,
+}
+
 fn ready(list: &[meshstor_crds::Condition], reason: &str) -> bool {
     list.iter().any(|c| c.type_ == conditions::READY && c.status == "True" && c.reason == reason)
 }
@@ -69,7 +87,8 @@ impl Oracle {
     ///
     /// # Errors
     /// The invariant, and how it was broken.
-    pub(crate) fn check(&mut self, fabric: &FakeFabric, state: &mut State, uid: &str, since: u64) -> Result<(), String> {
+    pub(crate) fn check(&mut self, looked: Looked<'_>, state: &mut State) -> Result<(), String> {
+        let Looked { fabric, uid, array, since, calm } = looked;
         if let Some(broken) = state.broken.pop() {
             return Err(format!("the API would refuse it: {broken}"));
         }
@@ -78,7 +97,34 @@ impl Oracle {
             self.event(&event, state)?;
         }
         self.legs_of_s(fabric, state)?;
+        if let Some(answers) = calm {
+            self.voluntary(fabric, state, array, answers)?;
+        }
         self.statuses(state, since)
+    }
+
+    /// I3: where nothing goes wrong, no leg leaves S that serves, and no epoch starts without a leg whose node answers, if
+    /// less than `minInSync` copies are left.
+    fn voluntary(&self, fabric: &FakeFabric, state: &State, array: Uuid, answers: &[&str]) -> Result<(), String> {
+        let changes = state.attachments.changes.iter().enumerate().skip(self.seen.0);
+        for (index, (_, new)) in changes {
+            let old = index.checked_sub(1).and_then(|i| state.attachments.changes[i].1.as_ref());
+            let (Some(old), Some(new)) = (old.and_then(|a| term_of(a)), new.as_ref().and_then(|a| term_of(a))) else {
+                continue;
+            };
+            if new.in_sync.len() >= least_of(state) {
+                continue;
+            }
+            for leg in old.in_sync.iter().filter(|l| !new.in_sync.contains(l)) {
+                let Some((home, partition)) = self.legs.get(leg) else { continue };
+                let serves = new.phase == TermPhase::Running && fabric.healthy(&new.node, array, *partition);
+                let starts = new.phase == TermPhase::Started && answers.contains(&home.as_str());
+                if serves || starts {
+                    return Err(format!("I3: {leg} left S without need, {:?} are left", new.in_sync));
+                }
+            }
+        }
+        Ok(())
     }
 
     fn learn(&mut self, state: &State, uid: &str) {
@@ -176,9 +222,7 @@ impl Oracle {
     /// I7: `Ready` of attachment and volume.
     fn statuses(&mut self, state: &mut State, since: u64) -> Result<(), String> {
         let attachments = &state.attachments.changes;
-        let volume = state.volumes.objects.values().next();
-        let least = volume.and_then(|v| v.status.as_ref()?.resolved.as_ref().map(|r| r.min_in_sync)).unwrap_or(1);
-        let least = usize::try_from(least).unwrap_or(1);
+        let least = least_of(state);
         for (index, (_, attachment)) in attachments.iter().enumerate().skip(self.seen.0) {
             let Some(attachment) = attachment else { continue };
             let before = index.checked_sub(1).and_then(|i| attachments[i].1.as_ref());

@@ -204,6 +204,11 @@ impl FakeFabric {
         if cut { cuts.insert(pair) } else { cuts.remove(&pair) };
     }
 
+    /// Whether MD counts a leg's member as in sync, and reaches it.
+    pub fn healthy(&self, node: &str, array: Uuid, leg: Uuid) -> bool {
+        self.world().readable(node, array).iter().any(|(_, found)| *found == leg)
+    }
+
     /// The partition of a member's leg.
     pub fn member_leg(&self, node: &str, array: Uuid, name: &str) -> Option<Uuid> {
         let world = self.world();
