@@ -146,6 +146,7 @@ impl Daemon {
             timing: Timing::default(),
             override_addresses: Mutex::default(),
             rdma: Mutex::default(),
+            stuck: Mutex::default(),
             node_changed: Notify::new(),
             gates: Mutex::default(),
         };
@@ -256,7 +257,7 @@ impl Daemon {
         let Ok(known) = known else { return };
         let old = known.status.clone().unwrap_or_default();
         let mut next = (*known).clone();
-        next.status = Some(node::status(&old, &Ok(facts), vec![address(&self.node)], Some(1), &self.ctx.now()));
+        next.status = Some(node::status(&old, &Ok(facts), &self.ctx.stuck(), vec![address(&self.node)], Some(1), &self.ctx.now()));
         drop(state.replace(next, true, &by));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use meshstor_crds::{MeshReplica, TermPhase, conditions};
+use meshstor_crds::conditions;
 use meshstor_node_daemon::host::Host as _;
 
 use crate::sim::{NODES, Sim};
@@ -16,7 +16,7 @@ impl Sim<'_> {
     pub(crate) fn heal_phase(&mut self) -> Result<(), String> {
         self.end_faults();
         let mut still = 0;
-        for round in 0..ROUNDS {
+        for _ in 0..ROUNDS {
             let pass = match still {
                 0 => 3,
                 1..=3 => 70,
@@ -24,13 +24,6 @@ impl Sim<'_> {
             };
             let changed = self.round(Duration::from_secs(pass))?;
             still = if changed { 0 } else { still + 1 };
-            if self.holds_for_ever() {
-                self.count("exempt: the last leg's target rebooted");
-                return Ok(());
-            }
-            if round % 12 == 11 {
-                self.reboot_who_must()?;
-            }
             if still >= STILL {
                 return self.is_as_wanted();
             }
@@ -63,36 +56,6 @@ impl Sim<'_> {
             let node = self.any_node();
             self.want(Some(node));
         }
-    }
-
-    /// A liveness gap that is known: every leg of S is remote, and its target rebooted. Its grant is spent, a leg of S
-    /// gets no second one in a running epoch, and the last leg is never recorded away: the consumer holds its writes
-    /// until a person detaches it by force.
-    fn holds_for_ever(&self) -> bool {
-        let Some(term) = self.term().filter(|t| t.phase == TermPhase::Running) else { return false };
-        let state = self.net.state();
-        let spent = |leg: &MeshReplica| {
-            let (Some(grant), Some(status)) = (&leg.spec.grant, &leg.status) else { return false };
-            leg.spec.node != term.node && status.spent_grant >= Some(grant.number) && status.export.is_none()
-        };
-        let all = term.in_sync.iter().all(|name| state.replicas.get(name).is_some_and(|leg| spent(&leg)));
-        all && self.hosts[term.node.as_str()].array(self.array).is_ok_and(|a| a.is_some())
-    }
-
-    /// A node that was fenced keeps what it cannot end without telling somebody: it must reboot, and says so.
-    fn reboot_who_must(&mut self) -> Result<(), String> {
-        let Some(term) = self.term() else { return Ok(()) };
-        for node in NODES {
-            let array = self.hosts[node].array(self.array).is_ok_and(|a| a.is_some());
-            let current = term.node == node && term.phase == TermPhase::Running;
-            if array && !current {
-                self.count("fenced node rebooted");
-                self.power_cut(node);
-                self.look()?;
-                self.boot(node);
-            }
-        }
-        Ok(())
     }
 
     fn is_as_wanted(&mut self) -> Result<(), String> {

@@ -115,6 +115,8 @@ pub(super) struct Io {
     pub(super) array: Uuid,
     kind: Kind,
     parts: Vec<Part>,
+    /// Who asked for it is there to see how it ends.
+    seen: bool,
 }
 
 /// A request inside a target; it lands there whatever has become of its path, unless the target loses power.
@@ -235,7 +237,7 @@ impl World {
         };
         let parts = found.members.iter().filter(|m| !m.faulty).map(part).collect();
         self.next_io += 1;
-        self.ios.push(Io { id: self.next_io, node: node.to_owned(), array, kind, parts });
+        self.ios.push(Io { id: self.next_io, node: node.to_owned(), array, kind, parts, seen: true });
         Some(self.next_io)
     }
 
@@ -260,7 +262,7 @@ impl World {
                 let open = |nqn: &String| self.enters(&io.node, &part.home, nqn);
                 match (member, &part.nqn) {
                     (None, _) => moves.push(Move::Fail(i, p)),
-                    (Some(m), _) if m.faulty => moves.push(Move::Fail(i, p)),
+                    (Some(m), _) if m.faulty || self.severed(&io.node, m) => moves.push(Move::Fail(i, p)),
                     (Some(_), None) => moves.push(Move::Land(i, p)),
                     (Some(_), Some(nqn)) if open(nqn) => moves.push(Move::Enter(i, p)),
                     _ if self.quirks.fast_fail => moves.push(Move::Drop(i, p)),
@@ -351,7 +353,7 @@ impl World {
         self.ios = going;
         let done: Vec<Io> = done;
         for io in done {
-            if !io.parts.iter().any(|p| p.at == At::Done) {
+            if !io.seen || !io.parts.iter().any(|p| p.at == At::Done) {
                 continue;
             }
             self.io_events.push(match io.kind {
@@ -359,6 +361,17 @@ impl World {
                 Kind::Flush => IoEvent::Flushed { array: io.array, id: io.id },
             });
         }
+    }
+
+    /// Whoever used the array is dead: nobody sees how its requests end.
+    pub(super) fn blind(&mut self, node: &str, array: Uuid) {
+        self.ios.iter_mut().filter(|io| io.node == node && io.array == array).for_each(|io| io.seen = false);
+    }
+
+    /// The member's connection is deleted: what is sent to it fails.
+    pub(super) fn severed(&self, node: &str, member: &super::world::Member) -> bool {
+        let conns = self.nodes.get(node).map(|n| n.conns.as_slice()).unwrap_or_default();
+        member.nqn.as_ref().is_some_and(|nqn| !conns.iter().any(|c| c.nqn == *nqn))
     }
 
     /// What of a node's data path a power cut takes away: what it had sent is gone unless it is inside another target.

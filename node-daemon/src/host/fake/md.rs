@@ -144,6 +144,8 @@ impl World {
             return Ok(vec!["block device dm-0".to_owned()]);
         }
         array.mounts.clear();
+        let uuid = array.spec.uuid;
+        self.blind(node, uuid);
         Ok(vec![])
     }
 
@@ -182,7 +184,7 @@ impl World {
         if array.open || self.writing(node, array.spec.uuid) {
             return busy("stop an array", "somebody has it open");
         }
-        let held = array.members.iter().any(|m| !m.faulty && !self.reaches(node, m));
+        let held = array.members.iter().any(|m| !m.faulty && !self.reaches(node, m) && !self.severed(node, m));
         if held {
             return busy("stop an array", "its writes are held");
         }
