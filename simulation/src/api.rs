@@ -248,11 +248,18 @@ fn summary(object: &serde_json::Value) -> String {
     let ready = ready.map(|c| format!("{}/{}: {}", c["status"], c["reason"], c["message"])).unwrap_or_default();
     match object["kind"].as_str() {
         Some("MeshAttachment") => {
-            format!("spec {spec} term {} ended {} array {} ready {ready}", status["term"], status["ended"], status["array"])
+            format!(
+                "spec {spec} term {} ended {} array {} ready {ready}",
+                status["term"], status["ended"], status["array"]
+            )
         }
         Some("MeshReplica") => format!(
             "epoch {} grant {} revokedBelow {} spent {} export {} ready {ready}",
-            spec["epoch"], spec["grant"]["number"], status["revokedBelow"], status["spentGrant"], status["export"]["grant"]
+            spec["epoch"],
+            spec["grant"]["number"],
+            status["revokedBelow"],
+            status["spentGrant"],
+            status["export"]["grant"]
         ),
         _ => format!("ready {ready}"),
     }

@@ -180,7 +180,8 @@ impl Daemon {
         let cache = locked(&self.cache);
         let legs = cache.replicas.values().filter(|r| r.spec.node == self.node);
         let legs = legs.filter_map(|r| r.metadata.name.as_ref()).map(|name| format!("leg/{name}"));
-        let here = self.host.arrays().is_ok_and(|a| !a.is_empty()) || self.host.connections().is_ok_and(|c| !c.is_empty());
+        let here =
+            self.host.arrays().is_ok_and(|a| !a.is_empty()) || self.host.connections().is_ok_and(|c| !c.is_empty());
         let term = |a: &MeshAttachment| a.status.as_ref().and_then(|s| s.term.as_ref()).map(|t| t.node.clone());
         let mine = |a: &&Arc<MeshAttachment>| here || term(a).as_deref() == Some(&self.node);
         let attachments = cache.attachments.values().filter(mine).filter_map(|a| a.metadata.name.as_ref());
@@ -230,7 +231,7 @@ impl Daemon {
                 }
                 Ok(Polled::Settled)
             }
-            Err(error) if matches!(error.class(), Class::Bug | Class::Invalid) && !self.point.dead() => {
+            Err(error) if error.class() == Class::Bug && !self.point.dead() => {
                 Err(format!("{} {name}: {error}", self.node))
             }
             Ok(Turn::Acted) | Err(_) => Ok(Polled::Acted),
@@ -257,7 +258,14 @@ impl Daemon {
         let Ok(known) = known else { return };
         let old = known.status.clone().unwrap_or_default();
         let mut next = (*known).clone();
-        next.status = Some(node::status(&old, &Ok(facts), &self.ctx.stuck(), vec![address(&self.node)], Some(1), &self.ctx.now()));
+        next.status = Some(node::status(
+            &old,
+            &Ok(facts),
+            &self.ctx.stuck(),
+            vec![address(&self.node)],
+            Some(1),
+            &self.ctx.now(),
+        ));
         drop(state.replace(next, true, &by));
     }
 }

@@ -255,7 +255,11 @@ impl Sim<'_> {
     fn drive_error(&mut self) {
         let Some(term) = self.term().filter(|t| t.in_sync.len() > 1) else { return };
         let Some(node) = NODES.into_iter().find(|n| *n == term.node) else { return };
-        if !self.daemons.contains_key(node) || !self.net.hears(node) || self.net.pending() > 0 || self.down.contains(node) {
+        if !self.daemons.contains_key(node)
+            || !self.net.hears(node)
+            || self.net.pending() > 0
+            || self.down.contains(node)
+        {
             return;
         }
         let Ok(Some(array)) = self.hosts[node].array(self.array) else { return };

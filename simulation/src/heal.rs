@@ -70,7 +70,10 @@ impl Sim<'_> {
         // What is wanted nowhere rebuilds nothing.
         let scarce = wanted.is_none() && ready == ("False".to_owned(), conditions::REASON_TOO_FEW_COPIES.to_owned());
         if (ready != ("True".to_owned(), reason.to_owned()) && !scarce) || said.consumer != wanted {
-            return Err(format!("I4: at rest, wanted on {wanted:?}, and the volume says {ready:?}: {:?}", said.conditions));
+            return Err(format!(
+                "I4: at rest, wanted on {wanted:?}, and the volume says {ready:?}: {:?}",
+                said.conditions
+            ));
         }
         if let Some(node) = NODES.into_iter().find(|n| wanted.as_deref() != Some(*n) && self.litter(n)) {
             return Err(format!("I4: at rest, and something is left on {node}"));
@@ -92,7 +95,9 @@ impl Sim<'_> {
         let legs: usize = self.hosts.values().map(|h| h.legs().map_or(0, |l| l.len())).sum();
         if objects + legs > 0 {
             let said = self.volume().and_then(|v| v.status.clone()).map(|s| s.conditions);
-            return Err(format!("I4: deleted, at rest, and {objects} objects and {legs} partitions are left: {said:?}"));
+            return Err(format!(
+                "I4: deleted, at rest, and {objects} objects and {legs} partitions are left: {said:?}"
+            ));
         }
         self.count("rest, deleted");
         Ok(())

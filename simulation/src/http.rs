@@ -77,7 +77,9 @@ pub(crate) fn serve(state: &mut State, asked: &Asked) -> Result<String, Refused>
 
 fn list<K: kube::Resource<DynamicType = ()>>(items: &[Arc<str>]) -> String {
     let (version, kind, items) = (K::api_version(&()), K::kind(&()), items.join(","));
-    format!(r#"{{"apiVersion":"{version}","kind":"{kind}List","metadata":{{"resourceVersion":"1"}},"items":[{items}]}}"#)
+    format!(
+        r#"{{"apiVersion":"{version}","kind":"{kind}List","metadata":{{"resourceVersion":"1"}},"items":[{items}]}}"#
+    )
 }
 
 fn text<K: Kind>(state: &mut State, object: &Arc<K>) -> String {

@@ -53,7 +53,9 @@ fn runtime() -> Option<Runtime> {
 
 /// Runs the life with `mortal` dying at `point`; answers with what it came to and how many effects the process had.
 pub fn run(mortal: Mortal, point: &Arc<CrashPoint>, log: bool) -> Outcome {
-    let Some(runtime) = runtime() else { return Outcome { failure: Some("no runtime".to_owned()), ..Outcome::default() } };
+    let Some(runtime) = runtime() else {
+        return Outcome { failure: Some("no runtime".to_owned()), ..Outcome::default() };
+    };
     let mut sim = Sim::new(1, Options { log, ..Options::default() }, &runtime);
     match mortal {
         Mortal::Operator => {

@@ -74,7 +74,11 @@ impl Net {
     pub(crate) fn set_cut(&self, who: &str, cut: bool, deaf: bool) {
         for (set, on) in [(&self.cut, cut), (&self.deaf, deaf)] {
             let mut set = locked(set);
-            if on { set.insert(who.to_owned()) } else { set.remove(who) };
+            if on {
+                set.insert(who.to_owned())
+            } else {
+                set.remove(who)
+            };
         }
     }
 

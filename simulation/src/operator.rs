@@ -6,9 +6,9 @@ use std::task::Poll;
 
 use kube::Client;
 use kube::client::Body;
+use kube::runtime::controller::Action;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::{reflector, watcher};
-use kube::runtime::controller::Action;
 use meshstor_crds::{MeshNode, MeshVolume};
 use meshstor_node_daemon::host::crash::CrashPoint;
 use meshstor_operator::context::Context;
@@ -48,7 +48,9 @@ fn client(name: &str, net: &Arc<Net>, point: &Arc<CrashPoint>) -> Client {
             let send = || {
                 let asked = asked.clone();
                 net.ask(&name, move |state| {
-                    if asked.writes() && let Some(log) = &mut state.log {
+                    if asked.writes()
+                        && let Some(log) = &mut state.log
+                    {
                         log.push(format!("    operator {}", asked.line()));
                     }
                     serve(state, &asked)
@@ -64,7 +66,13 @@ fn client(name: &str, net: &Arc<Net>, point: &Arc<CrashPoint>) -> Client {
 
 impl Operator {
     /// A new process, whose caches are filled.
-    pub(crate) fn start(name: String, net: &Arc<Net>, clock: &Arc<Clock>, point: Arc<CrashPoint>, rt: &Runtime) -> Self {
+    pub(crate) fn start(
+        name: String,
+        net: &Arc<Net>,
+        clock: &Arc<Clock>,
+        point: Arc<CrashPoint>,
+        rt: &Runtime,
+    ) -> Self {
         let _inside = rt.enter();
         let (nodes, node_writer) = reflector::store::<MeshNode>();
         let (volumes, volume_writer) = reflector::store::<MeshVolume>();
@@ -138,7 +146,9 @@ impl Operator {
         let Some(ended) = ended else { return Ok(false) };
         self.running = None;
         match ended {
-            Err(error) if matches!(error.class(), Class::Bug | Class::Invalid | Class::Blocked) && !self.point.dead() => {
+            Err(error)
+                if matches!(error.class(), Class::Bug | Class::Invalid | Class::Blocked) && !self.point.dead() =>
+            {
                 Err(format!("{}: {error}", self.name))
             }
             _ => Ok(true),

@@ -78,7 +78,9 @@ impl Oracle {
     pub(crate) fn read(&self, block: usize, value: u64) -> Result<(), String> {
         if value < self.floor[block] || value > self.issued[block] {
             let (floor, issued) = (self.floor[block], self.issued[block]);
-            return Err(format!("I6: an application read {value} of block {block}, flushed is {floor}, written {issued}"));
+            return Err(format!(
+                "I6: an application read {value} of block {block}, flushed is {floor}, written {issued}"
+            ));
         }
         Ok(())
     }
@@ -109,6 +111,8 @@ impl Oracle {
         let changes = state.attachments.changes.iter().enumerate().skip(self.seen.0);
         for (index, (_, new)) in changes {
             let old = index.checked_sub(1).and_then(|i| state.attachments.changes[i].1.as_ref());
+            // A person's word that a consumer is lost makes it no voluntary act to go on without its leg.
+            let lost = new.as_ref().and_then(|a| a.spec.lost.as_ref()).map(|l| l.node.as_str());
             let (Some(old), Some(new)) = (old.and_then(|a| term_of(a)), new.as_ref().and_then(|a| term_of(a))) else {
                 continue;
             };
@@ -118,7 +122,7 @@ impl Oracle {
             for leg in old.in_sync.iter().filter(|l| !new.in_sync.contains(l)) {
                 let Some((home, partition)) = self.legs.get(leg) else { continue };
                 let serves = new.phase == TermPhase::Running && fabric.healthy(&new.node, array, *partition);
-                let starts = new.phase == TermPhase::Started && answers.contains(&home.as_str());
+                let starts = new.phase == TermPhase::Started && answers.contains(&home.as_str()) && lost != Some(home);
                 if serves || starts {
                     return Err(format!("I3: {leg} left S without need, {:?} are left", new.in_sync));
                 }
@@ -163,7 +167,9 @@ impl Oracle {
         let leg: Option<Arc<MeshReplica>> = state.replicas.get(name);
         let below = leg.and_then(|l| l.status.as_ref().and_then(|s| s.revoked_below)).unwrap_or(0);
         if epoch < below {
-            return Err(format!("I2: {name} took a write of epoch {epoch} from {from}; it had confirmed epoch {below}"));
+            return Err(format!(
+                "I2: {name} took a write of epoch {epoch} from {from}; it had confirmed epoch {below}"
+            ));
         }
         match self.nodes.get(&epoch) {
             Some(node) if node != from => Err(format!("I2: {name} took a write of {from} in epoch {epoch} of {node}")),
@@ -238,7 +244,8 @@ impl Oracle {
         }
         // What an operator says was true at some moment since it began to look.
         let version = |a: &MeshAttachment| a.meta().resource_version.as_ref().and_then(|v| v.parse::<u64>().ok());
-        let later = |(_, a): &&(String, Option<Arc<MeshAttachment>>)| a.as_ref().is_some_and(|a| version(a) > Some(since));
+        let later =
+            |(_, a): &&(String, Option<Arc<MeshAttachment>>)| a.as_ref().is_some_and(|a| version(a) > Some(since));
         let recent = attachments.iter().rev().take_while(later).count();
         let first = attachments.len().saturating_sub(recent + 1);
         for (_, volume) in &state.volumes.changes[self.seen.1..] {

@@ -60,7 +60,9 @@ impl<'r> Sim<'r> {
         state.log = options.log.then(Vec::new);
         let copies = [1, 2, 2, 2, 2, 2, 3, 3, 3, 3][rng.usize(0..10)];
         let spec = serde_json::json!({"capacity": "512Mi", "replicaCount": copies});
-        let made = serde_json::from_value(spec).ok().and_then(|spec| state.create(MeshVolume::new(VOLUME, spec), &By::Person).ok());
+        let made = serde_json::from_value(spec)
+            .ok()
+            .and_then(|spec| state.create(MeshVolume::new(VOLUME, spec), &By::Person).ok());
         let uid = made.and_then(|v| v.metadata.uid.clone()).unwrap_or_default();
         let fabric = FakeFabric::default();
         fabric.set_quirks(Quirks {

@@ -26,7 +26,10 @@ fn regressions() -> Vec<u64> {
 /// Runs a seed that failed again, with what happened.
 fn explain(seed: u64, failure: &str) -> String {
     let again = run(seed, Options { log: true, ..Options::default() });
-    let tail = again.log.len().saturating_sub(number("MESHSTOR_LOG", if number("SEEDS", SEEDS) == 1 { u64::MAX } else { 120 }) as usize);
+    let tail = again
+        .log
+        .len()
+        .saturating_sub(number("MESHSTOR_LOG", if number("SEEDS", SEEDS) == 1 { u64::MAX } else { 120 }) as usize);
     let known = if again.failure.is_some() { "" } else { "\n(and did not fail when it was run again)" };
     format!("{}\nseed {seed}: {failure}{known}\nreplay: {}", again.log[tail..].join("\n"), replay(seed))
 }

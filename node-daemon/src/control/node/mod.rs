@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use kube::api::PostParams;
 use kube::{Api, Client};
-use tokio::task::JoinSet;
 use meshstor_crds::conditions as c;
 use meshstor_crds::{Capability, Drive, Extent, Kernel, MeshNode, MeshNodeSpec, MeshNodeStatus, Time};
+use tokio::task::JoinSet;
 
 use super::cluster::ask;
 use super::context::Context;

@@ -143,7 +143,9 @@ impl FakeFabric {
     /// An application writes to a block of an array that is mounted: answers with the value.
     pub fn issue(&self, node: &str, array: Uuid, block: usize) -> Option<u64> {
         let mut world = self.world();
-        let busy = |io: &Io| io.array == array && io.node == node && matches!(io.kind, Kind::Write { block: b, .. } if b == block);
+        let busy = |io: &Io| {
+            io.array == array && io.node == node && matches!(io.kind, Kind::Write { block: b, .. } if b == block)
+        };
         if world.ios.iter().any(busy) {
             return None;
         }
@@ -203,7 +205,11 @@ impl FakeFabric {
     pub fn cut_one_way(&self, from: &str, to: &str, cut: bool) {
         let pair = (from.to_owned(), to.to_owned());
         let cuts = &mut self.world().cuts;
-        if cut { cuts.insert(pair) } else { cuts.remove(&pair) };
+        if cut {
+            cuts.insert(pair)
+        } else {
+            cuts.remove(&pair)
+        };
     }
 
     /// Whether MD counts a leg's member as in sync, and reaches it.
@@ -276,7 +282,10 @@ impl World {
     /// Whether a request that is sent now enters the target; its answer may still be lost.
     fn enters(&self, from: &str, target: &str, nqn: &str) -> bool {
         let conns = self.nodes.get(from).map(|n| n.conns.as_slice()).unwrap_or_default();
-        let there = self.nodes.get(target).is_some_and(|n| n.up && n.exports.iter().any(|e| e.facts.nqn == nqn && e.facts.listening.is_some()));
+        let there = self
+            .nodes
+            .get(target)
+            .is_some_and(|n| n.up && n.exports.iter().any(|e| e.facts.nqn == nqn && e.facts.listening.is_some()));
         there && conns.iter().any(|c| c.nqn == nqn) && !self.cuts.contains(&(from.to_owned(), target.to_owned()))
     }
 
@@ -302,7 +311,8 @@ impl World {
             }
             Move::Fail(i, p) => self.ios[i].parts[p].at = At::Failed,
             Move::Drop(i, p) => {
-                let (node, array, name) = (self.ios[i].node.clone(), self.ios[i].array, self.ios[i].parts[p].name.clone());
+                let (node, array, name) =
+                    (self.ios[i].node.clone(), self.ios[i].array, self.ios[i].parts[p].name.clone());
                 self.fail(&node, array, &name);
             }
             Move::Arrive(i) => self.arrive(i),

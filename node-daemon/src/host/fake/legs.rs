@@ -44,7 +44,8 @@ impl World {
         let device = PathBuf::from(format!("/dev/{}p{}", node.drive, node.next_number));
         // What a new partition holds is whatever was there before.
         let blocks = Blocks { seen: [u64::MAX; BLOCKS], durable: [u64::MAX; BLOCKS] };
-        let bytes = Bytes { content: Content::Other("old bytes".to_owned()), stamp: u64::MAX, superblock: None, blocks };
+        let bytes =
+            Bytes { content: Content::Other("old bytes".to_owned()), stamp: u64::MAX, superblock: None, blocks };
         node.legs.insert(leg.uuid, Leg { device, first_byte, size, bytes });
         Ok(())
     }

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use uuid::Uuid;
 
-use super::io::{Blocks, Inside, Io, IoEvent, Quirks};
 use super::super::{ArraySpec, Content, ExportFacts, HostError, LedgerEntry, Result};
+use super::io::{Blocks, Inside, Io, IoEvent, Quirks};
 
 /// What a leg's bytes say.
 #[derive(Clone, Debug, PartialEq, Eq)]
