@@ -49,6 +49,13 @@ test-api: prerequisites ## The API's rules, RBAC and admission policies against 
 test-e2e: lab build ## Real kernels, a real control plane, faults and a verifying writer
 	@$(call logged,cargo test --locked --workspace --test e2e,e2e)
 
+# Seeds of `make soak`, and the first of them.
+SEEDS ?= 100000
+FIRST ?= 10001
+.PHONY: soak
+soak: ## The simulation with more seeds: SEEDS=100000 FIRST=10001; SEEDS=1 FIRST=n replays one
+	@SEEDS=$(SEEDS) FIRST=$(FIRST) cargo test --locked -p meshstor-simulation --test seeds -- --nocapture
+
 # Rounds and first seed of `make chaos-daemon`; without a seed each run has its own.
 ROUNDS ?= 200
 SEED ?=

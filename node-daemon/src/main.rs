@@ -17,6 +17,7 @@ use meshstor_node_daemon::control::context::{Context, Timing};
 use meshstor_node_daemon::control::dispatch::{Dispatch, caches};
 use meshstor_node_daemon::control::interest::Interests;
 use meshstor_node_daemon::control::node;
+use meshstor_node_daemon::control::surroundings::Process;
 use meshstor_node_daemon::events;
 use meshstor_node_daemon::host::real::{RealConfig, RealHost, detach_if_asked};
 use meshstor_node_daemon::host::{Host, NodeFacts};
@@ -157,6 +158,7 @@ async fn work(options: Options, host: Arc<RealHost>, facts: NodeFacts, client: C
         addresses: options.addresses,
         host,
         cluster: Arc::new(cluster),
+        surroundings: Arc::new(Process),
         latency_balance: can(capability::LATENCY_BALANCE),
         takeover: can(capability::TAKEOVER),
         wakeups: Arc::new(SysfsWakeups::start("/sys".into()).context("watch the kernel")?),

@@ -3,16 +3,39 @@
 use crate::MANAGER;
 use crate::volume::clocks::{Clocks, Memory};
 use crate::volume::events::Notice;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 use kube::runtime::events::{Event, EventType, Recorder};
 use kube::runtime::reflector::{ObjectRef, Store};
 use meshstor_crds::{Geometry, MeshAttachment, MeshNode, MeshReplica, MeshVolume};
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use tokio::sync::OwnedMutexGuard;
 use tracing::warn;
+
+/// The clocks of the process; a simulation puts its own in their place.
+pub trait Clock: Send + Sync {
+    /// The monotonic one.
+    fn instant(&self) -> Instant;
+    /// The one on the wall.
+    fn timestamp(&self) -> Timestamp;
+}
+
+/// Those of a real process.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn instant(&self) -> Instant {
+        Instant::now()
+    }
+
+    fn timestamp(&self) -> Timestamp {
+        Timestamp::now()
+    }
+}
 
 /// Shared by all reconciles of the process.
 pub struct Context {
@@ -20,12 +43,14 @@ pub struct Context {
     pub client: Client,
     /// Nodes as last heard: hints.
     pub nodes: Store<MeshNode>,
+    /// Clocks.
+    pub clock: Arc<dyn Clock>,
     volumes: Store<MeshVolume>,
     recorder: Recorder,
     memories: Mutex<HashMap<String, Memory>>,
     /// Kubernetes nodes that were last heard of as out of service.
     out_of_service: Mutex<BTreeSet<String>>,
-    placing: std::sync::Arc<tokio::sync::Mutex<()>>,
+    placing: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Context {
@@ -33,7 +58,14 @@ impl Context {
     pub fn new(client: Client, nodes: Store<MeshNode>, volumes: Store<MeshVolume>) -> Self {
         let recorder = Recorder::new(client.clone(), MANAGER.into());
         let (memories, out_of_service) = (Mutex::default(), Mutex::default());
-        Self { client, nodes, volumes, recorder, memories, out_of_service, placing: std::sync::Arc::default() }
+        let (clock, placing) = (Arc::new(SystemClock), Arc::default());
+        Self { client, nodes, clock, volumes, recorder, memories, out_of_service, placing }
+    }
+
+    /// The same by another clock.
+    #[must_use]
+    pub fn with_clock(self, clock: Arc<dyn Clock>) -> Self {
+        Self { clock, ..self }
     }
 
     /// One volume is placed at a time, so that two never get the same room. A volume whose status shows all its

@@ -129,6 +129,19 @@ fn delete_never_attached(sim: &mut Sim) {
     assert!(sim.volume.is_none() && sim.legs.is_empty() && sim.attachment.is_none(), "{}", sim.tail());
 }
 
+/// I4: a volume that goes is never begun, for nobody would retire its record.
+fn delete_and_want_before_the_first_epoch(sim: &mut Sim) {
+    create(sim);
+    sim.delete();
+    sim.operate();
+    sim.want(Some("n1"));
+    sim.settle();
+    assert!(sim.term().is_none(), "{}", sim.tail());
+    sim.want(None);
+    sim.settle();
+    assert!(sim.volume.is_none() && sim.legs.is_empty() && sim.attachment.is_none(), "{}", sim.tail());
+}
+
 /// Rule 8: a leg that cannot confirm keeps the whole volume from being wiped.
 fn delete_waits_for_a_silent_leg(sim: &mut Sim) {
     attach(sim);
@@ -164,7 +177,7 @@ fn nobody_confirms(sim: &mut Sim) {
     attached(sim, "n3", "2/2");
 }
 
-const STORIES: [(&str, Story); 12] = [
+const STORIES: [(&str, Story); 13] = [
     ("create", create),
     ("attach", attach),
     ("target lost and back", target_lost_and_back),
@@ -175,6 +188,7 @@ const STORIES: [(&str, Story); 12] = [
     ("start fails", start_fails),
     ("delete", delete),
     ("delete, never attached", delete_never_attached),
+    ("delete and want before the first epoch", delete_and_want_before_the_first_epoch),
     ("delete waits for a silent leg", delete_waits_for_a_silent_leg),
     ("nobody confirms", nobody_confirms),
 ];

@@ -7,15 +7,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use meshstor_crds::{MeshAttachment, TermPhase};
-use tokio::sync::{Notify, OwnedMutexGuard};
-use tokio::task::JoinHandle;
+use tokio::sync::oneshot::error::TryRecvError;
+use tokio::sync::{Notify, OwnedMutexGuard, oneshot};
 
 use super::cluster::Notice;
 use super::context::{Again, Context, Turn, newest};
 use super::effect::{self, Found, perform};
 use super::error::{Class, ClusterError, TurnError, host as class_of};
 use super::interest::{Key, kernel_name};
-use super::leg::now;
 use super::observe::{Seen, Silence, Waiting, look};
 use crate::attachment::{Memory, Step, View, plan, record, report_now};
 use crate::host::{ControllerState, HostError};
@@ -23,7 +22,36 @@ use crate::wake::{Watch, Watched};
 
 struct Slow {
     step: Step,
-    task: JoinHandle<Result<Found, HostError>>,
+    result: oneshot::Receiver<Result<Found, HostError>>,
+    /// It came before it was asked for.
+    came: Option<Result<Found, HostError>>,
+}
+
+impl Slow {
+    /// Whether it has ended; one that died without a result failed.
+    fn ended(&mut self) -> bool {
+        if self.came.is_none() {
+            self.came = match self.result.try_recv() {
+                Ok(result) => Some(result),
+                Err(TryRecvError::Empty) => None,
+                Err(TryRecvError::Closed) => Some(died()),
+            };
+        }
+        self.came.is_some()
+    }
+}
+
+fn died() -> Result<Found, HostError> {
+    Err(HostError::Failed { action: "run a step".to_owned(), cause: "it ended without a result".to_owned() })
+}
+
+/// Rung when it goes, however the step ended.
+struct Bell(Arc<Notify>);
+
+impl Drop for Bell {
+    fn drop(&mut self) {
+        self.0.notify_one();
+    }
 }
 
 /// A step that failed and is not tried again yet.
@@ -79,7 +107,7 @@ impl AttachmentWorker {
             return Ok(Turn::Gone);
         };
         self.epoch(&object);
-        self.harvest(&object).await?;
+        self.harvest(&object)?;
         let seen = look(&self.ctx, &object).await?;
         let step = self.planned(&object, &seen);
         let again = self.again(&object, &seen);
@@ -97,10 +125,10 @@ impl AttachmentWorker {
     }
 
     /// Takes the result of a slow step that has ended.
-    async fn harvest(&mut self, object: &MeshAttachment) -> Result<(), TurnError> {
-        let Some(slow) = self.slow.take_if(|s| s.task.is_finished()) else { return Ok(()) };
+    fn harvest(&mut self, object: &MeshAttachment) -> Result<(), TurnError> {
+        let Some(slow) = self.slow.take_if(Slow::ended) else { return Ok(()) };
         self.memory.slow = None;
-        self.finished(object, &slow.step, slow.task.await?)
+        self.finished(object, &slow.step, slow.came.unwrap_or_else(died))
     }
 
     fn finished(
@@ -138,7 +166,7 @@ impl AttachmentWorker {
     fn rest(&mut self, step: &Step, class: Class) {
         let step = step.to_string();
         let tries = self.resting.as_ref().filter(|r| r.step == step).map_or(0, |r| r.tries + 1);
-        self.resting = Some(Resting { step, until: Instant::now() + class.backoff(tries), tries });
+        self.resting = Some(Resting { step, until: self.ctx.surroundings.instant() + class.backoff(tries), tries });
     }
 
     fn tell(&self, object: &MeshAttachment, step: &Step) {
@@ -148,7 +176,7 @@ impl AttachmentWorker {
     }
 
     fn planned(&mut self, object: &MeshAttachment, seen: &Seen) -> Step {
-        let held = self.silence.held(&seen.connections, self.ctx.timing.hold);
+        let held = self.held(seen);
         let overdue = self.overdue(seen);
         let step = self.with_view(object, seen, &held, overdue, |view| (plan(view), view.names()));
         let (step, names) = step;
@@ -163,8 +191,13 @@ impl AttachmentWorker {
         step
     }
 
+    /// NQNs of connections that were not live for longer than the hold time.
+    fn held(&mut self, seen: &Seen) -> std::collections::BTreeSet<String> {
+        self.silence.held(&seen.connections, self.ctx.timing.hold, self.ctx.surroundings.instant())
+    }
+
     fn is_resting(&self, step: &Step) -> bool {
-        let rests = |r: &Resting| r.step == step.to_string() && Instant::now() < r.until;
+        let rests = |r: &Resting| r.step == step.to_string() && self.ctx.surroundings.instant() < r.until;
         self.resting.as_ref().is_some_and(rests)
     }
 
@@ -174,7 +207,8 @@ impl AttachmentWorker {
         if self.memory.assembled {
             return false;
         }
-        self.waiting.since(seen.reached(self.memory.epoch), Instant::now()) >= self.ctx.timing.start
+        let now = self.ctx.surroundings.instant();
+        self.waiting.since(seen.reached(self.memory.epoch), now) >= self.ctx.timing.start
     }
 
     fn with_view<T>(
@@ -197,7 +231,7 @@ impl AttachmentWorker {
             held,
             overdue,
             memory: &self.memory,
-            now: &now(),
+            now: &self.ctx.now(),
         })
     }
 
@@ -223,7 +257,7 @@ impl AttachmentWorker {
         if step == Step::Settle {
             return self.settle(object, seen).await;
         }
-        let held = self.silence.held(&seen.connections, self.ctx.timing.hold);
+        let held = self.held(seen);
         let written = self.with_view(object, seen, &held, false, |view| {
             record::next(view, &step).map(|status| (status, view.unconnected()))
         })?;
@@ -303,17 +337,16 @@ impl AttachmentWorker {
         }
         self.memory.slow = Some(step.to_string());
         let (host, wake, doing) = (Arc::clone(&self.ctx.host), Arc::clone(&self.wake), step.clone());
-        let task = tokio::task::spawn_blocking(move || {
-            let result = perform(host.as_ref(), &doing);
+        let (answer, result) = oneshot::channel();
+        self.ctx.surroundings.apart(Box::new(move || {
+            // Rung last: the result is there, or will never be.
+            let _bell = Bell(wake);
+            let answer = answer;
+            let done = perform(host.as_ref(), &doing);
             drop(guard);
-            result
-        });
-        let task = tokio::spawn(async move {
-            let result = task.await;
-            wake.notify_one();
-            result.unwrap_or_else(|e| Err(HostError::Failed { action: "run a step".to_owned(), cause: e.to_string() }))
-        });
-        self.slow = Some(Slow { step, task });
+            drop(answer.send(done));
+        }));
+        self.slow = Some(Slow { step, result, came: None });
         Ok(Turn::Settled(again))
     }
 
@@ -383,12 +416,12 @@ impl AttachmentWorker {
     }
 
     /// Whether the running slow step has ended.
-    pub fn done(&self) -> bool {
-        self.slow.as_ref().is_some_and(|s| s.task.is_finished())
+    pub fn done(&mut self) -> bool {
+        self.slow.as_mut().is_some_and(Slow::ended)
     }
 
     /// Whether a step waits for its next try.
     pub fn resting(&self) -> bool {
-        self.resting.as_ref().is_some_and(|r| Instant::now() < r.until)
+        self.resting.as_ref().is_some_and(|r| self.ctx.surroundings.instant() < r.until)
     }
 }

@@ -5,12 +5,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use kube::Resource;
-use meshstor_crds::Transport;
-use tokio::sync::Notify;
+use meshstor_crds::{Time, Transport};
+use tokio::sync::{Notify, oneshot};
 
 use super::cluster::Cluster;
 use super::error::TurnError;
 use super::interest::Interests;
+use super::surroundings::Surroundings;
 use crate::host::{Host, HostError};
 use crate::wake::Wakeups;
 
@@ -55,6 +56,8 @@ pub struct Context {
     pub latency_balance: bool,
     /// The kernel makes a RAID1 a RAID10 in place.
     pub takeover: bool,
+    /// Clocks and threads.
+    pub surroundings: Arc<dyn Surroundings>,
     /// Who tells when arrays change.
     pub wakeups: Arc<dyn Wakeups>,
     /// Who depends on what of the kernel.
@@ -124,7 +127,15 @@ impl Context {
         F: FnOnce(&dyn Host) -> Result<T, HostError> + Send + 'static,
     {
         let host = Arc::clone(&self.host);
-        Ok(tokio::task::spawn_blocking(move || call(host.as_ref())).await??)
+        let (answer, done) = oneshot::channel();
+        self.surroundings.apart(Box::new(move || drop(answer.send(call(host.as_ref())))));
+        Ok(done.await??)
+    }
+
+    /// The time for conditions, to the second as the API keeps it.
+    pub fn now(&self) -> Time {
+        let now = self.surroundings.timestamp();
+        Time(jiff::Timestamp::from_second(now.as_second()).unwrap_or(now))
     }
 }
 

@@ -49,8 +49,8 @@ pub enum TurnError {
     #[error(transparent)]
     Record(#[from] RecordError),
     /// A blocking call panicked.
-    #[error("run a host call: {0}")]
-    Task(#[from] tokio::task::JoinError),
+    #[error("run a host call: it ended without a result")]
+    Task(#[from] tokio::sync::oneshot::error::RecvError),
 }
 
 impl TurnError {

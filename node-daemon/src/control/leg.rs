@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use kube::ResourceExt as _;
-use meshstor_crds::{MeshReplica, MeshReplicaStatus, REPLICA_FINALIZER, Time, naming};
+use meshstor_crds::{MeshReplica, MeshReplicaStatus, REPLICA_FINALIZER, naming};
+use tokio::sync::oneshot;
 
 use super::context::{Again, Context, Turn, newest};
 use super::error::{ClusterError, TurnError, reason};
@@ -85,7 +86,7 @@ impl LegWorker {
             disowned: status.is_some_and(|s| disowned(s, &self.name, replica.spec.epoch)),
             locked_out: self.is_held(replica) && self.is_left(&facts).await?,
             memory: &self.memory,
-            now: &now(),
+            now: &self.ctx.now(),
         }))
     }
 
@@ -189,17 +190,20 @@ impl LegWorker {
     async fn zero(&mut self, replica: &MeshReplica, leg: &LegRef) -> Result<(), TurnError> {
         let done = Arc::new(AtomicU8::new(0));
         let (host, leg, count) = (Arc::clone(&self.ctx.host), leg.clone(), Arc::clone(&done));
-        let mut task =
-            tokio::task::spawn_blocking(move || host.zero(&leg, &|percent| count.store(percent, Ordering::Relaxed)));
+        let (answer, mut zeroed) = oneshot::channel();
+        self.ctx.surroundings.apart(Box::new(move || {
+            drop(answer.send(host.zero(&leg, &|percent| count.store(percent, Ordering::Relaxed))));
+        }));
         let mut object = replica.clone();
         loop {
-            let status = leg::progress(&object, done.load(Ordering::Relaxed), &now());
+            let status = leg::progress(&object, done.load(Ordering::Relaxed), &self.ctx.now());
             if object.status.as_ref() != Some(&status) && self.write(&object, status).await.is_ok() {
                 object = self.latest.clone().unwrap_or(object);
             }
             tokio::select! {
-                result = &mut task => return Ok(result??),
-                () = tokio::time::sleep(Duration::from_secs(1)) => {}
+                biased;
+                result = &mut zeroed => return Ok(result??),
+                () = self.ctx.surroundings.sleep(Duration::from_secs(1)) => {}
             }
         }
     }
@@ -228,7 +232,7 @@ impl LegWorker {
         }
         let Some(replica) = newest(self.ctx.cluster.replica(&self.name), self.latest.as_ref()) else { return Ok(()) };
         let stalled = matches!(error, HostError::Conflict { .. });
-        let status = leg::trouble(&replica, reason(error), &error.to_string(), stalled, &now());
+        let status = leg::trouble(&replica, reason(error), &error.to_string(), stalled, &self.ctx.now());
         if replica.status.as_ref() == Some(&status) {
             return Ok(());
         }
@@ -250,10 +254,4 @@ fn names(replica: &MeshReplica, facts: &LegFacts) -> Option<BTreeSet<String>> {
 pub fn reference(replica: &MeshReplica) -> LegRef {
     let name = replica.metadata.name.as_deref().unwrap_or_default();
     LegRef { drive: replica.spec.drive.clone(), uuid: ids::partition(&replica.spec.volume_uid, name) }
-}
-
-/// The time for conditions, to the second as the API keeps it.
-pub(super) fn now() -> Time {
-    let now = jiff::Timestamp::now();
-    Time(jiff::Timestamp::from_second(now.as_second()).unwrap_or(now))
 }

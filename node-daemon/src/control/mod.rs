@@ -11,5 +11,6 @@ pub mod leg;
 pub mod node;
 pub mod observe;
 pub mod stray;
+pub mod surroundings;
 #[cfg(test)]
 mod tests;

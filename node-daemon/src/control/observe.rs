@@ -105,11 +105,10 @@ fn params(ctx: &Context, volume: &MeshVolume, uuid: Uuid) -> Option<Params> {
 pub struct Silence(BTreeMap<String, Instant>);
 
 impl Silence {
-    /// NQNs that were not live for `hold` now.
-    pub fn held(&mut self, connections: &[ConnectionFacts], hold: Duration) -> BTreeSet<String> {
+    /// NQNs that at `now` were not live for `hold`.
+    pub fn held(&mut self, connections: &[ConnectionFacts], hold: Duration, now: Instant) -> BTreeSet<String> {
         let silent = |nqn: &str| connections.iter().any(|c| c.nqn == nqn && c.state != ControllerState::Live);
         self.0.retain(|nqn, _| silent(nqn));
-        let now = Instant::now();
         for connection in connections.iter().filter(|c| c.state != ControllerState::Live) {
             self.0.entry(connection.nqn.clone()).or_insert(now);
         }

@@ -3,6 +3,7 @@
 //! Nodes share a [`FakeFabric`]: a connection works only if its target exports the leg and lets the host in. What a
 //! leg holds is abstract: a content, a superblock, and a stamp that counts the writes that reached it.
 
+pub mod io;
 mod legs;
 mod md;
 mod nvme;
@@ -205,7 +206,9 @@ impl Host for FakeHost {
         self.fabric.world().readmit(&self.node, leg, spec)
     }
     fn revoke(&self, nqn: &str) -> Result<()> {
-        self.fabric.world().node_mut(&self.node)?.exports.retain(|e| e.facts.nqn != nqn);
+        let mut world = self.fabric.world();
+        world.node_mut(&self.node)?.exports.retain(|e| e.facts.nqn != nqn);
+        world.drain(&self.node, nqn);
         Ok(())
     }
     fn delete_partition(&self, leg: &LegRef) -> Result<()> {
@@ -252,6 +255,11 @@ impl Host for FakeHost {
     }
     fn unmount(&self, at: &Path) -> Result<()> {
         let mut world = self.fabric.world();
+        if let Some(array) = world.node(&self.node)?.arrays.iter().find(|a| a.mounts.iter().any(|m| m == at))
+            && world.writing(&self.node, array.spec.uuid)
+        {
+            return busy("unmount", "writes are on their way");
+        }
         for array in &mut world.node_mut(&self.node)?.arrays {
             array.mounts.retain(|m| m != at);
         }

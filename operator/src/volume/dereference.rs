@@ -4,7 +4,6 @@ use super::world::World;
 use crate::context::Context;
 use crate::error::Error;
 use crate::node::{self, Face};
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Api, ListParams};
 use kube::core::PartialObjectMeta;
@@ -12,7 +11,7 @@ use kube::{Resource, ResourceExt as _};
 use meshstor_crds::{MeshAttachment, MeshNode, MeshReplica, MeshVolume, ReplicaSetPolicy};
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How long one reconcile waits for the first list of nodes.
 const NODES_WAIT: Duration = Duration::from_secs(10);
@@ -41,8 +40,8 @@ pub async fn dereference(name: &str, ctx: &Context) -> Result<Option<World>, Err
     let policy = policy(volume.spec.policy.as_deref(), ctx).await?;
     let placing = attachment.is_none() && volume.metadata.deletion_timestamp.is_none();
     let (nodes, all_legs) = if placing { cluster(ctx).await? } else { (ctx.nodes.state(), Vec::new()) };
-    let clocks = ctx.observe(&uid, attachment.as_ref(), &legs, Instant::now());
-    let now = Timestamp::now();
+    let clocks = ctx.observe(&uid, attachment.as_ref(), &legs, ctx.clock.instant());
+    let now = ctx.clock.timestamp();
     let out_of_service = out_of_service(attachment.as_ref(), &legs, ctx).await?;
     Ok(Some(World {
         volume,

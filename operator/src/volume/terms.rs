@@ -11,7 +11,8 @@ use std::time::Duration;
 /// The record of a volume that never had one: it starts from all legs, each proved blank.
 pub fn first(world: &World) -> Option<Term> {
     let node = world.wanted().filter(|node| world.willing(node))?;
-    if world.term().is_some() || world.legs.is_empty() || !world.legs.iter().all(blank) {
+    // A volume that goes is never begun: a record that nobody retires would keep it for ever.
+    if world.deleting() || world.term().is_some() || world.legs.is_empty() || !world.legs.iter().all(blank) {
         return None;
     }
     Some(Term {

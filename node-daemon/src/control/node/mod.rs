@@ -15,7 +15,6 @@ use tokio::task::JoinSet;
 use super::cluster::ask;
 use super::context::Context;
 use super::error::{ClusterError, TurnError};
-use super::leg::now;
 use crate::host::{DriveFacts, NodeFacts};
 
 /// Longest identity that a status takes (`Drive::id`).
@@ -98,7 +97,7 @@ async fn turn(
         ctx.rdma.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&facts.rdma);
     }
     let old = object.status.clone().unwrap_or_default();
-    object.status = Some(status(&old, seen, &ctx.stuck(), ctx.listen(), object.metadata.generation, &now()));
+    object.status = Some(status(&old, seen, &ctx.stuck(), ctx.listen(), object.metadata.generation, &ctx.now()));
     let params = PostParams::default();
     Ok(ask(format!("node {}", ctx.node), api.replace_status(&ctx.node, &params, &object)).await?)
 }
@@ -111,7 +110,8 @@ async fn get_or_create(ctx: &Context, api: &Api<MeshNode>) -> Result<MeshNode, C
     ask(format!("node {}", ctx.node), api.create(&PostParams::default(), &new)).await
 }
 
-fn status(
+/// What the object says of a node that was seen so, or could not be looked at.
+pub fn status(
     old: &MeshNodeStatus,
     seen: &Result<NodeFacts, String>,
     stuck: &BTreeMap<String, String>,

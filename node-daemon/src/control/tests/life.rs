@@ -68,7 +68,7 @@ async fn a_leg_is_wiped_only_when_the_record_lets_it() {
         let mut state = sim.state.lock().unwrap();
         let version = state.bump();
         let leg = state.replicas.get_mut("v-1").unwrap();
-        leg.metadata.deletion_timestamp = Some(crate::control::leg::now());
+        leg.metadata.deletion_timestamp = Some(meshstor_crds::Time(jiff::Timestamp::UNIX_EPOCH));
         leg.metadata.resource_version = version;
     }
     sim.settle().await;

@@ -15,6 +15,7 @@ use crate::control::attachment::AttachmentWorker;
 use crate::control::context::{Context, Timing, Turn};
 use crate::control::interest::Interests;
 use crate::control::leg::LegWorker;
+use crate::control::surroundings::Process;
 use crate::host::crash::{CrashHost, CrashPoint};
 use crate::host::fake::{FakeFabric, FakeHost, Write};
 use crate::host::{Host, LegRef};
@@ -136,6 +137,7 @@ impl Sim {
             addresses: vec![format!("10.0.0.{slot}")],
             host: Arc::new(CrashHost::new(host, Arc::clone(&point))),
             cluster: Arc::new(cluster),
+            surroundings: Arc::new(Process),
             wakeups: Arc::new(FakeWakeups::default()),
             latency_balance: false,
             takeover: false,
@@ -184,7 +186,7 @@ impl Sim {
         }
         for node in crashed {
             // The dead process's last call has ended before the lock lets the next one in.
-            while self.daemons[&node].attachment.busy() && !self.daemons[&node].attachment.done() {
+            while self.daemons[&node].attachment.busy() && !self.daemons.get_mut(&node).unwrap().attachment.done() {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
             self.start(&node, CrashPoint::never());

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
 use super::super::{Content, ExportFacts, ExportSpec, LegFacts, LegRef, PartitionFacts, Result};
+use super::io::{BLOCKS, Blocks};
 use super::world::{Bytes, Exported, Leg, World};
 use super::{busy, conflict, failed};
 
@@ -42,14 +43,16 @@ impl World {
         node.next_number += 1;
         let device = PathBuf::from(format!("/dev/{}p{}", node.drive, node.next_number));
         // What a new partition holds is whatever was there before.
-        let bytes = Bytes { content: Content::Other("old bytes".to_owned()), stamp: u64::MAX, superblock: None };
+        let blocks = Blocks { seen: [u64::MAX; BLOCKS], durable: [u64::MAX; BLOCKS] };
+        let bytes =
+            Bytes { content: Content::Other("old bytes".to_owned()), stamp: u64::MAX, superblock: None, blocks };
         node.legs.insert(leg.uuid, Leg { device, first_byte, size, bytes });
         Ok(())
     }
 
     pub(super) fn zero(&mut self, node: &str, leg: &LegRef) -> Result<()> {
         let Some(bytes) = self.leg_bytes(node, leg.uuid) else { return failed("zero a leg", "it is not there") };
-        *bytes = Bytes { content: Content::Blank, stamp: 0, superblock: None };
+        *bytes = Bytes { content: Content::Blank, stamp: 0, superblock: None, blocks: Blocks::default() };
         Ok(())
     }
 

@@ -99,11 +99,13 @@ impl World {
             }
         }
         let newest = found.iter().map(|(e, _)| *e).max().unwrap_or(0);
-        let members = found.into_iter().filter(|(e, _)| *e == newest).map(|(_, m)| m).collect();
+        let members: Vec<Member> = found.into_iter().filter(|(e, _)| *e == newest).map(|(_, m)| m).collect();
+        self.resync(&members);
         self.start(node, spec, members)
     }
 
     fn start(&mut self, name: &str, spec: &ArraySpec, members: Vec<Member>) -> Result<()> {
+        self.started(name, spec.uuid, &members);
         let node = self.node_mut(name)?;
         node.next_number += 1;
         let device = PathBuf::from(format!("/dev/md{}", 100 + node.next_number));
@@ -142,6 +144,8 @@ impl World {
             return Ok(vec!["block device dm-0".to_owned()]);
         }
         array.mounts.clear();
+        let uuid = array.spec.uuid;
+        self.blind(node, uuid);
         Ok(vec![])
     }
 
@@ -177,10 +181,10 @@ impl World {
         if !array.mounts.is_empty() {
             return busy("stop an array", "it is mounted");
         }
-        if array.open {
+        if array.open || self.writing(node, array.spec.uuid) {
             return busy("stop an array", "somebody has it open");
         }
-        let held = array.members.iter().any(|m| !m.faulty && !self.reaches(node, m));
+        let held = array.members.iter().any(|m| !m.faulty && !self.reaches(node, m) && !self.severed(node, m));
         if held {
             return busy("stop an array", "its writes are held");
         }
@@ -253,6 +257,9 @@ impl World {
         for array in arrays {
             let of = |slot: u32| slot / array.spec.geometry.set_slots();
             for member in array.members.iter().filter(|m| !m.in_sync && !m.faulty) {
+                if self.writing(node, array.spec.uuid) && !self.quirks.trusting_add {
+                    continue;
+                }
                 let source = array.members.iter().find(|m| of(m.slot) == of(member.slot) && m.in_sync && !m.faulty);
                 let bytes = source.and_then(|m| self.leg_bytes(&m.node, m.leg)).map(|b| b.clone());
                 let Some(bytes) = bytes else { continue };
@@ -264,8 +271,11 @@ impl World {
     }
 
     fn rebuilt(&mut self, node: &str, array: Uuid, member: &Member, bytes: &Bytes) {
-        if let Some(old) = self.leg_bytes(&member.node, member.leg) {
+        let trusting = self.quirks.trusting_add;
+        if let Some(old) = self.leg_bytes(&member.node, member.leg).filter(|_| !trusting) {
             old.clone_from(bytes);
+            // MD flushes a member before its superblock says that it is whole.
+            old.blocks.durable = old.blocks.seen;
         }
         let arrays = self.nodes.get_mut(node).map(|n| n.arrays.iter_mut());
         for found in arrays.into_iter().flatten().filter(|a| a.spec.uuid == array) {

@@ -32,7 +32,10 @@ impl World {
                 && e.facts.listening == Some((spec.address.clone(), spec.port))
                 && e.facts.host_nqn.as_deref() == Some(&host_nqn(name))
         };
-        let cut = |target: &String| self.cuts.contains(&(name.to_owned(), target.clone()));
+        let cut = |target: &String| {
+            let (there, back) = ((name.to_owned(), target.clone()), (target.clone(), name.to_owned()));
+            self.cuts.contains(&there) || self.cuts.contains(&back)
+        };
         let mut up = self.nodes.iter().filter(|(n, node)| node.up && !cut(n) && node.address == spec.address);
         let found = up.find_map(|(n, node)| Some((n.clone(), node.exports.iter().find(listens)?.leg)));
         let Some((target, leg)) = found else { return failed(format!("connect {}", spec.nqn), "refused") };

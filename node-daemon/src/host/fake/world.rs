@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use uuid::Uuid;
 
 use super::super::{ArraySpec, Content, ExportFacts, HostError, LedgerEntry, Result};
+use super::io::{Blocks, Inside, Io, IoEvent, Quirks};
 
 /// What a leg's bytes say.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,6 +14,7 @@ pub(super) struct Bytes {
     pub(super) content: Content,
     pub(super) stamp: u64,
     pub(super) superblock: Option<(Uuid, u64)>,
+    pub(super) blocks: Blocks,
 }
 
 #[derive(Clone, Debug)]
@@ -76,6 +78,8 @@ pub(super) struct Node {
     pub(super) legs: BTreeMap<Uuid, Leg>,
     pub(super) ledger: BTreeMap<Uuid, LedgerEntry>,
     pub(super) exports: Vec<Exported>,
+    /// What was exported when the power went.
+    pub(super) exported: Vec<Exported>,
     pub(super) conns: Vec<Conn>,
     pub(super) arrays: Vec<Array>,
 }
@@ -86,6 +90,11 @@ pub(super) struct World {
     pub(super) cuts: BTreeSet<(String, String)>,
     pub(super) acked: BTreeMap<Uuid, u64>,
     pub(super) exports_made: u64,
+    pub(super) quirks: Quirks,
+    pub(super) ios: Vec<Io>,
+    pub(super) inside: Vec<Inside>,
+    pub(super) next_io: u64,
+    pub(super) io_events: Vec<IoEvent>,
 }
 
 pub(super) fn host_nqn(node: &str) -> String {
@@ -121,16 +130,21 @@ impl World {
     pub(super) fn kill(&mut self, node: &str) {
         if let Some(node) = self.nodes.get_mut(node) {
             node.up = false;
-            node.exports.clear();
+            node.exported = std::mem::take(&mut node.exports);
             node.conns.clear();
             node.arrays.clear();
         }
+        self.forget_io(node);
     }
 
     pub(super) fn boot(&mut self, node: &str) {
+        let kept = self.quirks.keeps_exports;
         if let Some(node) = self.nodes.get_mut(node) {
             node.up = true;
             node.boot += 1;
+            if kept {
+                node.exports = std::mem::take(&mut node.exported);
+            }
         }
     }
 
@@ -150,7 +164,8 @@ impl World {
             let heard = e.facts.enabled && e.facts.listening.is_some();
             e.facts.nqn == conn.nqn && heard && e.facts.host_nqn.as_deref() == Some(&host_nqn(from))
         };
-        let cut = self.cuts.contains(&(from.to_owned(), conn.target.clone()));
+        let (there, back) = ((from.to_owned(), conn.target.clone()), (conn.target.clone(), from.to_owned()));
+        let cut = self.cuts.contains(&there) || self.cuts.contains(&back);
         !cut && self.nodes.get(&conn.target).is_some_and(|n| n.up && n.exports.iter().any(open))
     }
 
