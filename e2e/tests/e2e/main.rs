@@ -62,11 +62,8 @@ fn main() -> ExitCode {
         shapes::TESTS,
         kernels::TESTS,
         faults::TESTS,
-<<<<<<< HEAD
         failover::TESTS,
-=======
         reboots::TESTS,
->>>>>>> 4405786 (e2e: drives with a volatile write cache, and the tests of what rule 1 is for)
         crashes::TESTS,
         halves::TESTS,
         chaos::TESTS,
