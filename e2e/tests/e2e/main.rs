@@ -4,6 +4,7 @@
 //! nothing on any node and that no kernel complained. A test that fails leaves what a person needs in `target/e2e/<test>/`, and
 //! the next one gets a new lab.
 
+mod back;
 mod chaos;
 mod crashes;
 mod drives;
@@ -62,11 +63,9 @@ fn main() -> ExitCode {
         shapes::TESTS,
         kernels::TESTS,
         faults::TESTS,
-<<<<<<< HEAD
         failover::TESTS,
-=======
         reboots::TESTS,
->>>>>>> 4405786 (e2e: drives with a volatile write cache, and the tests of what rule 1 is for)
+        back::TESTS,
         crashes::TESTS,
         halves::TESTS,
         chaos::TESTS,
