@@ -172,8 +172,8 @@ fn a_rebuild_has_a_limit_and_nothing_else_has() {
     let mut bed = Bed::new();
     bed.array.as_mut().unwrap().members[1].in_sync = false;
     bed.term().in_sync = vec!["v-0".to_owned()];
-    let sync = || Some(SyncFacts { action: "recover".to_owned(), done: 0, total: 9, speed_kib: 1 });
-    bed.array.as_mut().unwrap().sync = sync();
+    bed.array.as_mut().unwrap().sync =
+        Some(SyncFacts { action: "recover".to_owned(), done: 0, total: 9, speed_kib: 1 });
     assert!(!matches!(bed.quiet(), Step::Pace { .. }), "nobody has counted yet");
     bed.memory.pace = Some(Pace::first(crate::host::Io::default()));
     let Step::Pace { kib: Some(kib), .. } = bed.quiet() else { panic!("{}", bed.plan()) };
