@@ -2,12 +2,12 @@
 //! is overlooked.
 
 use anyhow::{Context as _, Result, ensure};
-use meshstor_e2e::api::ours;
+use meshstor_e2e::api::{is_true, ours};
 use meshstor_e2e::lab::Lab;
 use meshstor_e2e::load::Load;
 use meshstor_e2e::say;
 use meshstor_e2e::volume::Volume;
-use meshstor_e2e::wait::{Look, secs, wait_for, when};
+use meshstor_e2e::wait::{Look, holds_for, secs, wait_for, when};
 use serde_json::{Value, json};
 
 use crate::Test;
@@ -16,6 +16,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("leg_back_by_the_bitmap_is_copied_to_what_it_lacks", incremental),
     ("leg_back_by_the_bitmap_loses_what_it_wrote_alone", diverged),
     ("leg_back_by_the_bitmap_is_lost_again_meanwhile", interrupted),
+    ("leg_that_fails_again_and_again_is_not_welcomed_back", failing),
 ];
 
 /// Bytes that a bit stands for in the arrays of this file: a 4096th of 1 GiB is less, and this is the least.
@@ -212,5 +213,37 @@ fn interrupted(lab: &mut Lab) -> Result<()> {
     let returns = bed.returns(lab)?;
     say!("by the bitmap, in full: {returns:?}");
     ensure!(returns[1] == 0, "it came back otherwise: {returns:?}");
+    bed.verify_alone(lab, &load)
+}
+
+/// A leg that MD drops for the third time within an hour is said to fail and stays out, until a person trusts its drive.
+fn failing(lab: &mut Lab) -> Result<()> {
+    let bed = Bed::new(lab, "fails")?;
+    let load = Load::new("fails", 512);
+    let replica = ours("meshreplicas", &bed.leg);
+    let fails = |lab: &Lab| -> Result<bool> { Ok(is_true(&lab.control.api.get(&replica)?, "Failing")) };
+    let outside =
+        |at: &Value| !at["status"]["term"]["inSync"].as_array().is_some_and(|s| s.iter().any(|l| *l == *bed.leg));
+    for round in 1..=3 {
+        load.write(lab, &bed.consumer, &bed.device, 10)?;
+        ensure!(!fails(lab)?, "it fails after {} errors already", round - 1);
+        let array = bed.device.trim_start_matches("/dev/");
+        let state = format!("/sys/block/{array}/md/dev-{}/state", bed.member(lab, "nvme")?);
+        lab.guest(&bed.consumer)?.shell(&format!("echo faulty > {state}"))?;
+        bed.volume(lab).wait_attachment("to have recorded the leg away", secs(30), outside)?;
+        if round < 3 {
+            bed.volume(lab).wait_attachment("to have the leg in sync again", secs(60), |at| !outside(at))?;
+        }
+    }
+    wait_for("the leg to be said to fail", secs(30), || Ok(when(fails(lab)?, "not yet")))?;
+    load.write(lab, &bed.consumer, &bed.device, 10)?;
+    holds_for("a failing leg's absence", secs(10), || {
+        Ok(when(outside(&bed.volume(lab).attachment()?), "it is in sync"))
+    })?;
+    lab.control
+        .api
+        .merge(&replica, &json!({ "metadata": { "annotations": { "meshstor.io/trust-drive": "true" } } }))?;
+    bed.volume(lab).wait_whole(2)?;
+    ensure!(!fails(lab)?, "it is trusted, and said to fail");
     bed.verify_alone(lab, &load)
 }

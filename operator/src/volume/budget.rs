@@ -6,7 +6,7 @@
 use super::world::World;
 use crate::node::NotReady;
 use kube::ResourceExt as _;
-use meshstor_crds::{LegState, MeshReplica, MeshVolume, RebuildBudget, Term, TermPhase, geometry};
+use meshstor_crds::{LegState, MeshReplica, MeshVolume, RebuildBudget, Term, TermPhase, conditions, geometry};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A leg that is being rebuilt, or waits for it.
@@ -79,7 +79,8 @@ pub fn rebuilds(world: &World) -> Vec<Rebuild> {
     let copies = geometry::copies(&world.legs, |leg| term.in_sync.contains(&leg.name_any()));
     let outside = |leg: &&MeshReplica| {
         let name = leg.name_any();
-        !term.in_sync.contains(&name) && !term.retired.contains(&name)
+        // A leg that fails is not taken back, whatever grant it has.
+        !term.in_sync.contains(&name) && !term.retired.contains(&name) && !fails(leg)
     };
     let answers = |leg: &&MeshReplica| world.node_ready(&leg.spec.node) == Ok::<(), NotReady>(());
     let legs = world.legs.iter().filter(outside).filter(answers);
@@ -91,6 +92,11 @@ pub fn rebuilds(world: &World) -> Vec<Rebuild> {
         limits: limits(&budget),
     })
     .collect()
+}
+
+/// Whether the leg's drive fails.
+pub fn fails(leg: &MeshReplica) -> bool {
+    leg.status.as_ref().is_some_and(|s| conditions::is_true(&s.conditions, conditions::FAILING))
 }
 
 /// Whether the leg has a grant of this epoch that was not served to its end.
@@ -123,7 +129,7 @@ fn allot<'a>(all: impl Iterator<Item = &'a Rebuild> + Clone) -> BTreeSet<String>
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixtures::{attached, leg_mut, silence, term_mut};
+    use super::super::fixtures::{attached, leg_mut, now, silence, term_mut};
     use super::super::grants;
     use super::super::plan::plan;
     use super::super::status;
@@ -199,6 +205,12 @@ mod tests {
         let said = status::status(&world, &settled, &plan(&world, &settled));
         let resynced = said.conditions.iter().find(|c| c.type_ == "Resynced").unwrap();
         assert_eq!((resynced.status.as_str(), resynced.reason.as_str()), ("False", "RebuildWaits"));
+        let mut failing = world.clone();
+        failing.clocks.waits.clear();
+        let want = conditions::Want::new("Failing", true, "DriveFailing", "");
+        let of = leg_mut(&mut failing, "v-1").status.get_or_insert_default();
+        of.conditions = conditions::apply(&[], &[want], None, &meshstor_crds::Time(now()));
+        assert!(rebuilds(&failing).is_empty() && grants::plan(&failing).is_empty(), "a leg that fails is not let in");
         silence(&mut world, "n2");
         assert!(rebuilds(&world).is_empty());
     }
