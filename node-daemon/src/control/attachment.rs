@@ -219,7 +219,7 @@ impl AttachmentWorker {
             (self.memory.pace, self.paced) = (None, None);
             return;
         }
-        let now = Instant::now();
+        let now = self.ctx.surroundings.instant();
         if self.paced.is_some_and(|at| now.duration_since(at) < self.ctx.timing.pace) {
             return;
         }
@@ -230,7 +230,7 @@ impl AttachmentWorker {
 
     /// Which legs' drives fail, by what MD did to them and by how long they take.
     fn measure(&mut self, object: &MeshAttachment, seen: &Seen) {
-        let now = Instant::now();
+        let now = self.ctx.surroundings.instant();
         let none = std::collections::BTreeSet::new();
         let legs = self.with_view(object, seen, &none, false, |view| view.legs_io());
         if let Some(array) = &seen.array {
@@ -312,7 +312,7 @@ impl AttachmentWorker {
                 if let Step::RecordLoss { leg, why } = &step
                     && *why == DROPPED
                 {
-                    self.health.dropped(leg, Instant::now());
+                    self.health.dropped(leg, self.ctx.surroundings.instant());
                 }
                 if step == Step::Adopt {
                     self.memory.assembled = true;
