@@ -27,7 +27,7 @@ type Check = Result<(), String>;
 type Case = (&'static str, fn(&Bench<'_>) -> Check);
 
 /// All checks, in order.
-const CASES: [Case; 10] = [
+const CASES: [Case; 11] = [
     ("a node says who it is", node),
     ("a partition is made once, and its ledger is kept with it", partition),
     ("a leg reads as zeros after zeroing", zeroed),
