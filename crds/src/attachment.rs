@@ -103,6 +103,9 @@ pub struct MeshAttachmentStatus {
     .message("status.term.inSync: a leg is added only in a running epoch, by its consumer"))]
 #[x_kube(validation = Rule::new("oldSelf.retired.all(l, l in self.retired)").message("status.term.retired: never shrinks"))]
 #[x_kube(validation = Rule::new("self.inSync.all(l, !(l in self.retired))").message("status.term.inSync: a retired leg is never in sync"))]
+#[x_kube(validation = Rule::new("self.bitmapUsable.all(l, !(l in self.inSync) && !(l in self.retired))").message("status.term.bitmapUsable: names legs that are away; one that is in sync or retired is not"))]
+#[x_kube(validation = Rule::new("self.bitmapUsable.all(l, l in oldSelf.bitmapUsable || (self.epoch == oldSelf.epoch && self.phase == 'Running' && (l in oldSelf.inSync || oldSelf.phase == 'Started')))")
+    .message("status.term.bitmapUsable: a leg is named when it leaves the in-sync set, or by the claim of an epoch that left it out"))]
 #[x_kube(validation = Rule::new("!oldSelf.initialised || self.initialised").message("status.term.initialised: never goes back to false"))]
 pub struct Term {
     /// The fencing token: one per assembly of the array, only grows, by one.
@@ -117,7 +120,8 @@ pub struct Term {
     #[schemars(length(min = 1, max = 32), inner(length(min = 1, max = 63)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub in_sync: Vec<String>,
-    /// Legs that may return by the bitmap. Always empty until incremental return is proved.
+    /// Legs that are away and may return by the bitmap: what they lack of the others is marked there, and what they wrote that
+    /// the others lack is marked in their own. Any other leg is rebuilt in full.
     #[serde(default)]
     #[schemars(length(max = 32), inner(length(min = 1, max = 63)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
@@ -233,6 +237,9 @@ pub enum MemberState {
     Held,
     /// Failed.
     Faulty,
+    /// Its drive fails: MD dropped it with errors again and again, or it answers far later than the others. A leg that is in the
+    /// in-sync set is used all the same; one that is not is not taken back.
+    Failing,
 }
 
 /// Progress of a resync or rebuild.

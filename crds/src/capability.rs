@@ -10,6 +10,8 @@ pub const RAID10: &str = "raid10";
 pub const LLBITMAP: &str = "llbitmap";
 /// The lockless bitmap is right for a RAID10 of more than two disks, too: a stock 7.3 leaves out data when it rebuilds.
 pub const LLBITMAP_RAID10: &str = "llbitmap-raid10";
+/// The classic bitmap of a RAID10 keeps what a leg lacks that is away while another leg is rebuilt: Linux 6.12 does not.
+pub const BITMAP_RAID10: &str = "bitmap-raid10";
 /// MD measures how long each member takes to answer reads, and chooses by it.
 pub const LATENCY_BALANCE: &str = "md-latency-balance";
 /// MD makes a RAID1 a RAID10 in place.

@@ -25,6 +25,8 @@ pub const KERNEL_SUPPORTED: &str = "KernelSupported";
 pub const ASSEMBLY_GUARDED: &str = "AssemblyGuarded";
 /// Every matching drive of a node can be used; those that can are used either way.
 pub const DRIVES_USABLE: &str = "DrivesUsable";
+/// A leg's drive fails, by its daemon's or its consumer's word: another leg is to take its place.
+pub const FAILING: &str = "Failing";
 
 /// Only a reboot of the node lets go of a volume that is not its any more: its kernel holds writes that somebody may still see end.
 pub const REBOOT_REQUIRED: &str = "RebootRequired";
@@ -53,6 +55,10 @@ pub const REASON_TOO_FEW_COPIES: &str = "TooFewCopies";
 pub const REASON_LEG_MISSING: &str = "LegMissing";
 /// A leg is being rebuilt.
 pub const REASON_REBUILDING: &str = "Rebuilding";
+/// A leg's drive fails, or is gone from its node.
+pub const REASON_DRIVE_FAILING: &str = "DriveFailing";
+/// A leg could be rebuilt and waits: as many are as the policy's budget allows.
+pub const REASON_REBUILD_WAITS: &str = "RebuildWaits";
 /// The volume is detached and can be attached.
 pub const REASON_DETACHED: &str = "Detached";
 /// The volume is attached where it is wanted.

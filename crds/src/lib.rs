@@ -44,6 +44,8 @@ pub const MIB: u64 = 1 << 20;
 pub const VOLUME_FINALIZER: &str = "meshstor.io/volume";
 /// The finalizer with which a node's daemon holds a `MeshReplica` until its partition is observed gone.
 pub const REPLICA_FINALIZER: &str = "meshstor.io/replica";
+/// Annotation of a `MeshReplica` by which a person says that its drive is sound: it does not count as failing any more.
+pub const TRUST_DRIVE: &str = "meshstor.io/trust-drive";
 
 /// Seconds after which a watch is begun anew, and 5 s later given up by its client: a connection whose other end went without a
 /// word (an API server's node lost its power, a packet of its end was lost) is deaf for no longer. client-go's HTTP/2 pings

@@ -161,6 +161,7 @@ async fn work(options: Options, host: Arc<RealHost>, facts: NodeFacts, client: C
         surroundings: Arc::new(Process),
         latency_balance: can(capability::LATENCY_BALANCE),
         takeover: can(capability::TAKEOVER),
+        bitmap_raid10: can(capability::BITMAP_RAID10),
         wakeups: Arc::new(SysfsWakeups::start("/sys".into()).context("watch the kernel")?),
         interests: Interests::default(),
         timing: Timing { full: Duration::from_secs(options.full_look_seconds.into()), ..Timing::default() },

@@ -1,8 +1,10 @@
 //! What reconciles share: the client, the nodes as last heard, clocks, and the recorder of events.
 
 use crate::MANAGER;
+use crate::volume::budget;
 use crate::volume::clocks::{Clocks, Memory};
 use crate::volume::events::Notice;
+use crate::volume::world::World;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
@@ -48,6 +50,7 @@ pub struct Context {
     volumes: Store<MeshVolume>,
     recorder: Recorder,
     memories: Mutex<HashMap<String, Memory>>,
+    rebuilds: Mutex<budget::Ledger>,
     /// Kubernetes nodes that were last heard of as out of service.
     out_of_service: Mutex<BTreeSet<String>>,
     placing: Arc<tokio::sync::Mutex<()>>,
@@ -57,9 +60,9 @@ impl Context {
     /// A context; `volumes` is the controller's own cache.
     pub fn new(client: Client, nodes: Store<MeshNode>, volumes: Store<MeshVolume>) -> Self {
         let recorder = Recorder::new(client.clone(), MANAGER.into());
-        let (memories, out_of_service) = (Mutex::default(), Mutex::default());
+        let (memories, rebuilds, out_of_service) = (Mutex::default(), Mutex::default(), Mutex::default());
         let (clock, placing) = (Arc::new(SystemClock), Arc::default());
-        Self { client, nodes, clock, volumes, recorder, memories, out_of_service, placing }
+        Self { client, nodes, clock, volumes, recorder, memories, rebuilds, out_of_service, placing }
     }
 
     /// The same by another clock.
@@ -105,8 +108,16 @@ impl Context {
         self.out_of_service.lock().unwrap_or_else(PoisonError::into_inner).contains(name)
     }
 
+    /// Legs of the volume whose rebuild must wait for that of others.
+    pub fn budget(&self, world: &World) -> BTreeSet<String> {
+        let mut ledger = self.rebuilds.lock().unwrap_or_else(PoisonError::into_inner);
+        self.volumes.state().iter().for_each(|volume| ledger.heard(volume));
+        ledger.observe(&world.uid, budget::rebuilds(world))
+    }
+
     /// Forgets a volume that is gone.
     pub fn forget(&self, uid: &str) {
+        self.rebuilds.lock().unwrap_or_else(PoisonError::into_inner).forget(uid);
         self.memories().remove(uid);
     }
 

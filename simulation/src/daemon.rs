@@ -141,6 +141,7 @@ impl Daemon {
             surroundings: Arc::clone(&threads) as Arc<_>,
             latency_balance: false,
             takeover: false,
+            bitmap_raid10: true,
             wakeups: Arc::new(FakeWakeups::default()),
             interests: Interests::default(),
             timing: Timing::default(),

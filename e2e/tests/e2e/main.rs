@@ -4,6 +4,7 @@
 //! nothing on any node and that no kernel complained. A test that fails leaves what a person needs in `target/e2e/<test>/`, and
 //! the next one gets a new lab.
 
+mod back;
 mod chaos;
 mod crashes;
 mod drives;
@@ -64,6 +65,7 @@ fn main() -> ExitCode {
         faults::TESTS,
         failover::TESTS,
         reboots::TESTS,
+        back::TESTS,
         crashes::TESTS,
         halves::TESTS,
         chaos::TESTS,

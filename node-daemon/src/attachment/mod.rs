@@ -1,11 +1,13 @@
 //! A volume on its consumer: from what is observed to the one next step.
 //!
-//! Reads as an epoch lives: [`start`] (claim, create or assemble), [`run`] (losses, publishing, rebuilds), [`end`]
-//! (detach and everything else that goes away). [`record`] is what each write of the record says, [`report`] what the
+//! Reads as an epoch lives: [`start`] (claim, create or assemble), [`run`] (losses, publishing), [`back`] (legs that were away),
+//! [`end`] (detach and everything else that goes away). [`record`] is what each write of the record says, [`report`] what the
 //! rest of the status says, [`view`] what is looked at. Nothing here touches the host or the API server.
 
+mod back;
 mod end;
 mod features;
+mod pace;
 pub mod record;
 mod report;
 mod run;
@@ -17,8 +19,14 @@ mod view;
 
 use meshstor_crds::TermPhase;
 
+pub use pace::Pace;
 pub use step::Step;
 pub use view::{Failure, Leg, Memory, Params, Trouble, View};
+
+/// Why a leg is recorded away that MD has failed by itself.
+pub const DROPPED: &str = "MD runs without it";
+/// Refusals of a return by the bitmap before the leg is rebuilt in full.
+pub const RETURNS: u32 = 3;
 
 /// Whether the consumer of this record says that it lost `leg` under the export that it sees now (rule 9): the target
 /// ends that export, and the grant with it, before it serves another.
@@ -36,6 +44,13 @@ pub fn held(status: &meshstor_crds::MeshAttachmentStatus, leg: &str, epoch: i64)
     let ended = status.ended.as_ref().is_some_and(|e| e.epoch == epoch);
     let held = array.members.iter().any(|m| m.leg == leg && m.state == meshstor_crds::MemberState::Held);
     term.epoch == epoch && array.epoch == epoch && !ended && term.in_sync.iter().any(|l| l == leg) && held
+}
+
+/// Whether the consumer of this record says that the leg's drive fails.
+pub fn failing(status: &meshstor_crds::MeshAttachmentStatus, leg: &str) -> bool {
+    let (Some(term), Some(array)) = (&status.term, &status.array) else { return false };
+    let said = |m: &meshstor_crds::Member| m.leg == leg && m.state == meshstor_crds::MemberState::Failing;
+    term.epoch == array.epoch && array.members.iter().any(said)
 }
 
 /// Writes the rest of the status where it changed, whatever else is to be done.

@@ -71,6 +71,9 @@ fn members(view: &View<'_>, term: &Term, old: Option<&ArrayStatus>) -> Vec<Membe
             // `Faulty` without a member asks the target for a new grant, see `super::disowned`.
             let state = match facts {
                 _ if outside(leg) && view.burnt(leg) => MemberState::Faulty,
+                // A leg that is rebuilt is not called anything else.
+                None if view.failing(leg) => MemberState::Failing,
+                Some(m) if m.in_sync && !m.faulty && view.failing(leg) && !view.holds(leg) => MemberState::Failing,
                 Some(m) => state(view, leg, m),
                 None => return None,
             };

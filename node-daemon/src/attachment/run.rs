@@ -2,8 +2,8 @@
 
 use meshstor_crds::EndedReason;
 
-use super::{Leg, Step, View, end, report, start};
-use crate::host::{ArrayFacts, ArrayMember, Content};
+use super::{DROPPED, Leg, Step, View, back, end, report, start};
+use crate::host::{ArrayFacts, Content};
 
 /// The next step while the record says `Running` by this process.
 pub(super) fn step(view: &View<'_>) -> Step {
@@ -33,7 +33,8 @@ pub(super) fn step(view: &View<'_>) -> Step {
     initialise(view, array)
         .or_else(|| publish(view))
         .or_else(|| mount(view, array))
-        .or_else(|| rebuild(view, array))
+        .or_else(|| back::step(view, array))
+        .or_else(|| pace(view, array))
         .unwrap_or_else(|| report::step(view))
 }
 
@@ -88,7 +89,7 @@ fn loss(view: &View<'_>) -> Option<Step> {
     let works_beside = |leg: &Leg<'_>| beside(leg).next().is_some();
     let good_beside = |leg: &Leg<'_>| beside(leg).any(|l| !view.holds(l));
     if let Some(leg) = set.iter().find(|l| failed(view, l) && works_beside(l)) {
-        return Some(Step::RecordLoss { leg: leg.name().to_owned(), why: "MD runs without it" });
+        return Some(Step::RecordLoss { leg: leg.name().to_owned(), why: DROPPED });
     }
     let leg = set.iter().find(|l| view.holds(l) && good_beside(l))?;
     Some(Step::RecordLoss { leg: leg.name().to_owned(), why: "its target does not answer" })
@@ -168,38 +169,11 @@ fn mount(view: &View<'_>, array: &ArrayFacts) -> Option<Step> {
     Some(Step::Mount { device: array.device.clone(), filesystem: filesystem?, at })
 }
 
-/// One leg at a time comes back, by a full rebuild (rule 7).
-fn rebuild(view: &View<'_>, array: &ArrayFacts) -> Option<Step> {
-    if !view.term()?.initialised {
-        return None;
-    }
-    let outside = || view.legs.iter().filter(|l| !view.in_set(l.name()) && !view.retired(l.name()));
-    if let Some(leg) = outside().find(|l| view.works(l) && !view.holds(l)) {
-        return Some(Step::RecordInSync { leg: leg.name().to_owned() });
-    }
-    let full = array.members.len() >= usize::try_from(array.slots).unwrap_or(usize::MAX);
-    // A RAID10 takes a leg into a named slot only while nothing is copied.
-    let full = full || (array.sync.is_some() && view.striped());
-    if full || outside().any(|l| view.member(l).is_some()) {
-        return None;
-    }
-    outside().find_map(|leg| back(view, array, leg))
-}
-
-fn back(view: &View<'_>, array: &ArrayFacts, leg: &Leg<'_>) -> Option<Step> {
-    if leg.local.is_none() && view.current(leg).is_none() {
-        return start::connect(view, leg);
-    }
-    if leg.local.is_some_and(|f| f.held_by.is_some()) {
-        return None;
-    }
-    let device = view.device(leg)?;
-    let name = leg.name().to_owned();
-    let key = view.current(leg).map_or_else(|| name.clone(), |c| c.nqn.clone());
-    if !view.memory.erased.contains(&key) {
-        return Some(Step::ZeroSuperblock { leg: name, key, device });
-    }
-    let write_mostly = leg.local.is_none() && view.avoids_remote()?;
-    let member = ArrayMember { device, slot: leg.slot(), write_mostly };
-    Some(Step::AddMember { leg: name, device: array.device.clone(), member })
+/// The limit of the rebuild that is under way; none is left behind when it is over.
+fn pace(view: &View<'_>, array: &ArrayFacts) -> Option<Step> {
+    let wanted = match array.sync {
+        Some(_) => Some(view.memory.pace?.limit_kib),
+        None => None,
+    };
+    (view.traffic.rebuild_limit != wanted).then(|| Step::Pace { device: array.device.clone(), kib: wanted })
 }

@@ -90,6 +90,22 @@ pub enum Step {
         /// Kernel name of the member.
         name: String,
     },
+    /// Record that these legs may not return by the bitmap any more: it stops being proof for them (rule 7).
+    Forget {
+        /// The legs.
+        legs: Vec<String>,
+    },
+    /// Take the leg back by the bitmap: what it lacks, and what it alone wrote, is copied.
+    Readd {
+        /// The leg.
+        leg: String,
+        /// Its identity in `Memory::refused`.
+        key: String,
+        /// The array.
+        device: PathBuf,
+        /// The member.
+        member: ArrayMember,
+    },
     /// Erase the superblock of a leg that was away (rule 7).
     ZeroSuperblock {
         /// The leg.
@@ -112,6 +128,13 @@ pub enum Step {
     Thaw {
         /// The array.
         device: PathBuf,
+    },
+    /// Limit how fast the array is rebuilt, or lift the limit.
+    Pace {
+        /// The array.
+        device: PathBuf,
+        /// KiB/s.
+        kib: Option<u64>,
     },
     /// Record the in-sync set with the leg.
     RecordInSync {
@@ -145,13 +168,14 @@ impl Step {
                 | Self::StopArray { .. }
                 | Self::ZeroSuperblock { .. }
                 | Self::AddMember { .. }
+                | Self::Readd { .. }
                 | Self::Thaw { .. }
         )
     }
 
     /// Takes a local leg into an array: it must not overlap with the leg's confirmation of a newer epoch.
     pub fn needs_gate(&self) -> bool {
-        matches!(self, Self::Create(_) | Self::Assemble(_) | Self::AddMember { .. })
+        matches!(self, Self::Create(_) | Self::Assemble(_) | Self::AddMember { .. } | Self::Readd { .. })
     }
 
     /// Its failure before the device was published ends the epoch.
@@ -180,9 +204,13 @@ impl fmt::Display for Step {
             Self::RecordLoss { leg, why } => write!(f, "record the loss of leg {leg}: {why}"),
             Self::Disconnect { nqn } => write!(f, "disconnect {nqn}"),
             Self::RemoveMember { device, name } => write!(f, "remove member {name} from {}", device.display()),
+            Self::Forget { legs } => write!(f, "record that the bitmap is no proof for {}", legs.join(", ")),
+            Self::Readd { leg, .. } => write!(f, "take leg {leg} back by the bitmap"),
             Self::ZeroSuperblock { leg, .. } => write!(f, "erase the superblock of leg {leg}"),
             Self::AddMember { leg, .. } => write!(f, "add leg {leg} for a full rebuild"),
             Self::Thaw { device } => write!(f, "let {} rebuild again", device.display()),
+            Self::Pace { kib: Some(kib), .. } => write!(f, "rebuild at {} MiB/s at most", kib / 1024),
+            Self::Pace { kib: None, .. } => write!(f, "lift the limit of the rebuild"),
             Self::RecordInSync { leg } => write!(f, "record that leg {leg} is in sync"),
             Self::RecordEnded { reason } => write!(f, "record the end of the epoch: {reason:?}"),
             Self::Report(_) => write!(f, "write the status"),

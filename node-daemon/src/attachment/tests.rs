@@ -10,6 +10,8 @@ use super::record::RecordError;
 use super::*;
 use crate::host::{ArrayFacts, ConnectionFacts, ControllerState, LedgerEntry, LegFacts, MemberFacts, PartitionFacts};
 
+mod back;
+
 struct Bed {
     attachment: MeshAttachment,
     replicas: Vec<MeshReplica>,
@@ -20,6 +22,9 @@ struct Bed {
     memory: Memory,
     /// What the volume asks for is known.
     resolved: bool,
+    bitmap: Bitmap,
+    bitmap_raid10: bool,
+    traffic: crate::host::Traffic,
 }
 
 fn nqn(epoch: i64) -> String {
@@ -113,6 +118,9 @@ impl Bed {
             held: BTreeSet::new(),
             memory: Memory { epoch: 2, assembled: true, ..Memory::default() },
             resolved: true,
+            bitmap: Bitmap::Internal,
+            bitmap_raid10: false,
+            traffic: crate::host::Traffic::default(),
         }
     }
 
@@ -136,7 +144,8 @@ impl Bed {
             keep_alive: 2,
             write_mostly: true,
             takeover: false,
-            bitmap: meshstor_crds::Bitmap::Internal,
+            bitmap_raid10: self.bitmap_raid10,
+            bitmap: self.bitmap,
             uuid: Uuid::nil(),
         };
         look(&View {
@@ -146,6 +155,7 @@ impl Bed {
             params: self.resolved.then_some(&params),
             legs: &legs,
             array: self.array.as_ref(),
+            traffic: &self.traffic,
             connections: &self.connections,
             held: &self.held,
             overdue: false,

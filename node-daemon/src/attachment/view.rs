@@ -5,11 +5,13 @@ use std::path::{Path, PathBuf};
 
 use meshstor_crds::geometry::{self, HEADROOM, Unsound};
 use meshstor_crds::{
-    Bitmap, Geometry, MeshAttachment, MeshAttachmentStatus, MeshReplica, Term, TermPhase, Time, naming,
+    Bitmap, Geometry, MeshAttachment, MeshAttachmentStatus, MeshReplica, TRUST_DRIVE, Term, TermPhase, Time,
+    conditions, naming,
 };
 use uuid::Uuid;
 
-use crate::host::{ArrayFacts, ConnectionFacts, Content, ControllerState, LegFacts, MemberFacts};
+use super::Pace;
+use crate::host::{ArrayFacts, ConnectionFacts, Content, ControllerState, Io, LegFacts, MemberFacts, Traffic};
 use crate::ids::Nqn;
 
 /// What the volume asks of its array and connections.
@@ -29,6 +31,8 @@ pub struct Params {
     pub write_mostly: bool,
     /// The kernel makes a RAID1 a RAID10 in place.
     pub takeover: bool,
+    /// The kernel's RAID10 keeps what an absent leg lacks while another leg is rebuilt.
+    pub bitmap_raid10: bool,
     /// Write-intent bitmap of the array.
     pub bitmap: Bitmap,
     /// Array UUID.
@@ -83,6 +87,15 @@ pub struct Memory {
     pub burnt: BTreeSet<String>,
     /// Leg devices (by NQN, or partition UUID) whose superblock this process erased since they were last members.
     pub erased: BTreeSet<String>,
+    /// How often a leg's return by the bitmap was refused, by leg device as in `erased`; after [`super::RETURNS`] it is rebuilt in full.
+    pub refused: BTreeMap<String, u32>,
+    /// The in-sync set with which the operator began the epoch, as far as this process saw it: the legs of it that the start
+    /// leaves out may return by the bitmap.
+    pub begun_with: BTreeSet<String>,
+    /// How fast the rebuild that is under way may go.
+    pub pace: Option<Pace>,
+    /// Legs whose drives fail, and why.
+    pub failing: BTreeMap<String, String>,
     /// Kernel names of members, as long as their devices were there to tell.
     pub names: BTreeMap<String, String>,
     /// The start failed.
@@ -114,6 +127,8 @@ pub struct View<'a> {
     pub legs: &'a [Leg<'a>],
     /// The volume's array on this node.
     pub array: Option<&'a ArrayFacts>,
+    /// What the array has to do.
+    pub traffic: &'a Traffic,
     /// Every connection of ours on this node.
     pub connections: &'a [ConnectionFacts],
     /// NQNs of connections that were not live for longer than the hold time.
@@ -204,6 +219,19 @@ impl<'a> View<'a> {
 
     pub(super) fn in_set(&self, leg: &str) -> bool {
         self.term().is_some_and(|t| t.in_sync.iter().any(|l| l == leg))
+    }
+
+    /// The record says that the leg may return by the bitmap.
+    pub(super) fn named(&self, leg: &str) -> bool {
+        self.term().is_some_and(|t| t.bitmap_usable.iter().any(|l| l == leg))
+    }
+
+    /// Bits of this volume's bitmap stay set on this kernel until every leg has what they stand for. That is shown for the
+    /// classic bitmap alone; RAID10 of some kernels forgets bits of a leg that is away while another one is rebuilt.
+    pub(super) fn keeps_bits(&self) -> bool {
+        let initialised = self.term().is_some_and(|t| t.initialised);
+        let right = |p: &Params| p.bitmap == Bitmap::Internal && (p.bitmap_raid10 || !self.striped());
+        initialised && self.params.is_some_and(right)
     }
 
     pub(super) fn retired(&self, leg: &str) -> bool {
@@ -324,9 +352,16 @@ impl<'a> View<'a> {
         members.iter().filter(mine).min_by_key(|m| m.faulty)
     }
 
-    /// The leg is a member that MD counts as in sync.
+    /// The leg's drive fails: it is used as long as it is in sync, and not taken back.
+    pub(super) fn failing(&self, leg: &Leg<'_>) -> bool {
+        let trusted = leg.replica.metadata.annotations.as_ref().is_some_and(|a| a.contains_key(TRUST_DRIVE));
+        let said = leg.replica.status.as_ref().is_some_and(|s| conditions::is_true(&s.conditions, conditions::FAILING));
+        !trusted && (said || self.memory.failing.contains_key(leg.name()))
+    }
+
+    /// The leg is a member, in a slot, that MD counts as in sync. (One that is about to return is called so before it has its slot.)
     pub(super) fn works(&self, leg: &Leg<'_>) -> bool {
-        self.member(leg).is_some_and(|m| m.in_sync && !m.faulty)
+        self.member(leg).is_some_and(|m| m.in_sync && !m.faulty && m.slot.is_some())
     }
 
     /// The epoch for which the array was assembled, as its members' paths say; none where they do not all agree.
@@ -351,6 +386,15 @@ impl<'a> View<'a> {
     pub fn names(&self) -> BTreeMap<String, String> {
         let members = self.array.map_or(&[][..], |a| &a.members);
         members.iter().filter_map(|m| Some((m.name.clone(), self.owner(m)?.name().to_owned()))).collect()
+    }
+
+    /// What each leg that is in sync has to do.
+    pub fn legs_io(&self) -> BTreeMap<String, Io> {
+        let of = |leg: &Leg<'_>| {
+            let member = self.member(leg).filter(|m| m.in_sync && !m.faulty)?;
+            Some((leg.name().to_owned(), *self.traffic.members.get(&member.name)?))
+        };
+        self.legs.iter().filter_map(of).collect()
     }
 
     /// Exports that no connection of this node uses: with an adopted array nobody knows whether one did before.

@@ -14,9 +14,10 @@ use super::cluster::Notice;
 use super::context::{Again, Context, Turn, newest};
 use super::effect::{self, Found, perform};
 use super::error::{Class, ClusterError, TurnError, host as class_of};
+use super::health::Health;
 use super::interest::{Key, kernel_name};
 use super::observe::{Seen, Silence, Waiting, look};
-use crate::attachment::{Memory, Step, View, plan, record, report_now};
+use crate::attachment::{DROPPED, Memory, Pace, Step, View, plan, record, report_now};
 use crate::host::{ControllerState, HostError};
 use crate::wake::{Watch, Watched};
 
@@ -75,6 +76,9 @@ pub struct AttachmentWorker {
     waiting: Waiting,
     slow: Option<Slow>,
     resting: Option<Resting>,
+    health: Health,
+    /// When requests were last counted for the pace of a rebuild.
+    paced: Option<Instant>,
     /// What of the kernel is watched, if anything.
     pub watched: Option<(Watched, Watch)>,
 }
@@ -93,6 +97,8 @@ impl AttachmentWorker {
             waiting: Waiting::default(),
             slow: None,
             resting: None,
+            health: Health::default(),
+            paced: None,
             watched: None,
         }
     }
@@ -116,12 +122,16 @@ impl AttachmentWorker {
 
     /// Memory is of one epoch; a slow step of the old one ends first.
     fn epoch(&mut self, object: &MeshAttachment) {
-        let epoch = object.status.as_ref().and_then(|s| s.term.as_ref()).map_or(0, |t| t.epoch);
+        let term = object.status.as_ref().and_then(|s| s.term.as_ref());
+        let epoch = term.map_or(0, |t| t.epoch);
         if self.memory.epoch != epoch && self.slow.is_none() {
             let names = std::mem::take(&mut self.memory.names);
-            self.memory = Memory { epoch, names, unsettled: self.memory.unsettled, ..Memory::default() };
+            let failing = std::mem::take(&mut self.memory.failing);
+            self.memory = Memory { epoch, names, failing, unsettled: self.memory.unsettled, ..Memory::default() };
             self.waiting = Waiting::default();
         }
+        let begins = term.filter(|t| t.phase == TermPhase::Revoking && t.epoch == self.memory.epoch);
+        self.memory.begun_with.extend(begins.into_iter().flat_map(|t| t.in_sync.iter().cloned()));
     }
 
     /// Takes the result of a slow step that has ended.
@@ -178,6 +188,8 @@ impl AttachmentWorker {
     fn planned(&mut self, object: &MeshAttachment, seen: &Seen) -> Step {
         let held = self.held(seen);
         let overdue = self.overdue(seen);
+        self.pace(seen);
+        self.measure(object, seen);
         let step = self.with_view(object, seen, &held, overdue, |view| (plan(view), view.names()));
         let (step, names) = step;
         self.memory.names.extend(names);
@@ -199,6 +211,38 @@ impl AttachmentWorker {
     fn is_resting(&self, step: &Step) -> bool {
         let rests = |r: &Resting| r.step == step.to_string() && self.ctx.surroundings.instant() < r.until;
         self.resting.as_ref().is_some_and(rests)
+    }
+
+    /// How fast the rebuild that is under way may go, after one more window.
+    fn pace(&mut self, seen: &Seen) {
+        if seen.array.as_ref().is_none_or(|a| a.sync.is_none()) {
+            (self.memory.pace, self.paced) = (None, None);
+            return;
+        }
+        let now = self.ctx.surroundings.instant();
+        if self.paced.is_some_and(|at| now.duration_since(at) < self.ctx.timing.pace) {
+            return;
+        }
+        self.paced = Some(now);
+        let io = seen.traffic.io;
+        self.memory.pace = Some(self.memory.pace.map_or_else(|| Pace::first(io), |pace| pace.next(io)));
+    }
+
+    /// Which legs' drives fail, by what MD did to them and by how long they take.
+    fn measure(&mut self, object: &MeshAttachment, seen: &Seen) {
+        let now = self.ctx.surroundings.instant();
+        let none = std::collections::BTreeSet::new();
+        let legs = self.with_view(object, seen, &none, false, |view| view.legs_io());
+        if let Some(array) = &seen.array {
+            self.health.measure(&legs, array.sync.is_some(), now);
+        }
+        let failing = self.health.failing(now);
+        for (leg, why) in failing.iter().filter(|(leg, _)| !self.memory.failing.contains_key(*leg)) {
+            let note = format!("the drive of leg {leg} fails: {why}");
+            tracing::warn!(node = %self.ctx.node, volume = %self.name, "{note}");
+            self.ctx.cluster.notice(object, Notice { warning: true, reason: "DriveFailing", note });
+        }
+        self.memory.failing = failing;
     }
 
     /// The start set has been waited for, and no more of it came for too long. A start that is only slow goes on: given up, it would
@@ -227,6 +271,7 @@ impl AttachmentWorker {
             params: seen.params.as_ref(),
             legs: &legs,
             array: seen.array.as_ref(),
+            traffic: &seen.traffic,
             connections: &seen.connections,
             held,
             overdue,
@@ -264,6 +309,11 @@ impl AttachmentWorker {
         match written {
             (Some(status), unconnected) => {
                 self.write(object, status).await?;
+                if let Step::RecordLoss { leg, why } = &step
+                    && *why == DROPPED
+                {
+                    self.health.dropped(leg, self.ctx.surroundings.instant());
+                }
                 if step == Step::Adopt {
                     self.memory.assembled = true;
                     self.memory.burnt.extend(unconnected);
@@ -303,7 +353,8 @@ impl AttachmentWorker {
         let term = object.status.as_ref().and_then(|s| s.term.as_ref()).filter(|t| t.node == self.ctx.node);
         let starting =
             term.is_some_and(|t| matches!(t.phase, TermPhase::Started | TermPhase::Running)) && seen.array.is_none();
-        let measured = seen.array.as_ref().is_some_and(|a| a.latency_balance.is_some());
+        // How long each leg takes is told by nobody.
+        let measured = seen.array.is_some();
         match (silent || rebuilding || starting, measured) {
             (true, _) => Again::Tick,
             (false, true) => Again::Measure,

@@ -26,6 +26,8 @@ pub struct Timing {
     pub tick: Duration,
     /// How often numbers are looked at that the kernel changes without telling: the latency of members.
     pub measure: Duration,
+    /// How long requests are counted before a rebuild goes faster or slower.
+    pub pace: Duration,
     /// How often everything is looked at anyway.
     pub full: Duration,
 }
@@ -33,7 +35,7 @@ pub struct Timing {
 impl Default for Timing {
     fn default() -> Self {
         let s = Duration::from_secs;
-        Self { hold: s(1), start: s(60), tick: s(1), measure: s(30), full: s(300) }
+        Self { hold: s(1), start: s(60), tick: s(1), measure: s(30), pace: s(1), full: s(300) }
     }
 }
 
@@ -58,6 +60,8 @@ pub struct Context {
     pub takeover: bool,
     /// Clocks and threads.
     pub surroundings: Arc<dyn Surroundings>,
+    /// The kernel's RAID10 keeps what an absent leg lacks while another leg is rebuilt.
+    pub bitmap_raid10: bool,
     /// Who tells when arrays change.
     pub wakeups: Arc<dyn Wakeups>,
     /// Who depends on what of the kernel.

@@ -5,7 +5,7 @@ use std::path::Path;
 use meshstor_crds::{MeshAttachment, conditions};
 
 use super::cluster::Notice;
-use crate::attachment::{Failure, Memory, Step, Trouble};
+use crate::attachment::{Failure, Memory, RETURNS, Step, Trouble};
 use crate::host::{ArraySpec, Content, Host, HostError};
 
 /// What an effect found out.
@@ -39,8 +39,11 @@ pub fn perform(host: &dyn Host, step: &Step) -> Result<Found, HostError> {
         Step::RemoveMember { device, name } => host.remove_member(device, name)?,
         Step::ZeroSuperblock { device, .. } => host.zero_superblock(device)?,
         Step::AddMember { device, member, .. } => host.add_member(device, member)?,
+        Step::Readd { device, member, .. } => host.readd_member(device, member)?,
         Step::Thaw { device } => host.thaw(device)?,
-        Step::Settle
+        Step::Pace { device, kib } => host.limit_rebuild(device, *kib)?,
+        Step::Forget { .. }
+        | Step::Settle
         | Step::Claim
         | Step::Adopt
         | Step::RecordInitialised
@@ -120,6 +123,9 @@ pub fn remember(memory: &mut Memory, step: &Step, found: Found) {
             memory.erased.insert(key.clone());
         }
         (Step::AddMember { .. }, _) => memory.erased.clear(),
+        (Step::Readd { key, .. }, _) => {
+            memory.refused.remove(key);
+        }
         _ => {}
     }
     memory.trouble = None;
@@ -132,6 +138,11 @@ pub fn regret(memory: &mut Memory, step: &Step, error: &HostError, published: bo
     if matches!(step, Step::AddMember { .. }) {
         // It may have a superblock again.
         memory.erased.clear();
+    }
+    if let Step::Readd { key, .. } = step {
+        // What was found on the leg stays as it is; anything else may pass.
+        let weight = if matches!(error, HostError::Conflict { .. }) { RETURNS } else { 1 };
+        *memory.refused.entry(key.clone()).or_default() += weight;
     }
     if step.starts() && !published {
         memory.failed = Some(Failure { message, conflict: reason == conditions::REASON_CONFLICT });
@@ -158,6 +169,7 @@ pub fn notice(step: &Step, object: &MeshAttachment) -> Option<Notice> {
         }
         Step::RecordLoss { leg, why } => (true, "LegLost", format!("leg {leg} was recorded away: {why}")),
         Step::AddMember { leg, .. } => (false, "RebuildStarted", format!("leg {leg} is being rebuilt")),
+        Step::Readd { leg, .. } => (false, "LegReturns", format!("leg {leg} is copied to what it lacks by the bitmap")),
         Step::RecordInSync { leg } => (false, "RebuildFinished", format!("leg {leg} is in sync")),
         Step::RecordEnded { reason: meshstor_crds::EndedReason::Detached } => {
             (false, "Detached", format!("{volume} is detached"))

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use super::context::{Again, Context, Turn, newest};
 use super::error::{ClusterError, TurnError, reason};
 use super::interest::{Key, kernel_name};
-use crate::attachment::{disowned, held};
+use crate::attachment::{disowned, failing, held};
 use crate::host::{Host, HostError, LegFacts, LegRef};
 use crate::ids;
 use crate::leg::{self, LegStep, Memory, Record, View};
@@ -83,6 +83,7 @@ impl LegWorker {
             boot_id: &self.ctx.boot_id,
             address: address.as_deref(),
             record,
+            failing: status.is_some_and(|s| failing(s, &self.name)),
             disowned: status.is_some_and(|s| disowned(s, &self.name, replica.spec.epoch)),
             locked_out: self.is_held(replica) && self.is_left(&facts).await?,
             memory: &self.memory,

@@ -11,7 +11,7 @@ use super::context::Context;
 use super::error::TurnError;
 use super::leg::reference;
 use crate::attachment::{Leg, Params};
-use crate::host::{ArrayFacts, ConnectionFacts, ControllerState, LegFacts};
+use crate::host::{ArrayFacts, ConnectionFacts, ControllerState, LegFacts, Traffic};
 use crate::ids::{self, Nqn};
 
 /// One look.
@@ -20,6 +20,8 @@ pub struct Seen {
     pub legs: Vec<(Arc<MeshReplica>, Option<LegFacts>)>,
     /// The volume's array.
     pub array: Option<ArrayFacts>,
+    /// What the array has to do.
+    pub traffic: Traffic,
     /// Connections to legs of this volume.
     pub connections: Vec<ConnectionFacts>,
     /// What the volume asks.
@@ -53,20 +55,22 @@ pub async fn look(ctx: &Context, attachment: &MeshAttachment) -> Result<Seen, Tu
     let uuid = uid.as_deref().map(ids::array);
     let local: Vec<_> = replicas.iter().filter(|r| r.spec.node == ctx.node).map(|r| reference(r)).collect();
     let uids: BTreeSet<String> = replicas.iter().filter_map(|r| r.metadata.uid.clone()).collect();
-    let (array, connections, facts) = ctx
+    let (array, traffic, connections, facts) = ctx
         .blocking(move |host| {
             let array = uuid.map(|uuid| host.array(uuid)).transpose()?.flatten();
+            let traffic = array.as_ref().map(|a| host.traffic(&a.device)).transpose()?.unwrap_or_default();
             let ours = |nqn: &str| Nqn::parse(nqn).is_some_and(|n| uids.contains(n.leg_uid));
             // A local leg that cannot be seen is one without facts: its member is known by its remembered name.
             let seen = |leg| host.leg(leg).unwrap_or_default();
             let facts: Vec<_> = local.iter().map(|leg| (leg.uuid, seen(leg))).collect();
-            Ok((array, host.connections_of(&ours)?, facts))
+            Ok((array, traffic, host.connections_of(&ours)?, facts))
         })
         .await?;
     let facts = |r: &MeshReplica| facts.iter().find(|(u, _)| *u == reference(r).uuid).map(|(_, f)| f.clone());
     let here = |r: &MeshReplica| (r.spec.node == ctx.node).then(|| facts(r).unwrap_or_default());
     Ok(Seen {
         array,
+        traffic,
         connections,
         params: volume.and_then(|v| params(ctx, &v, uuid?)),
         legs: replicas.into_iter().map(|r| (Arc::clone(&r), here(&r))).collect(),
@@ -95,6 +99,7 @@ fn params(ctx: &Context, volume: &MeshVolume, uuid: Uuid) -> Option<Params> {
         keep_alive: small(resolved.keep_alive_seconds, 1),
         write_mostly: !ctx.latency_balance,
         takeover: ctx.takeover,
+        bitmap_raid10: ctx.bitmap_raid10,
         bitmap: resolved.bitmap,
         uuid,
     })

@@ -27,7 +27,7 @@ type Check = Result<(), String>;
 type Case = (&'static str, fn(&Bench<'_>) -> Check);
 
 /// All checks, in order.
-const CASES: [Case; 10] = [
+const CASES: [Case; 11] = [
     ("a node says who it is", node),
     ("a partition is made once, and its ledger is kept with it", partition),
     ("a leg reads as zeros after zeroing", zeroed),
@@ -36,6 +36,7 @@ const CASES: [Case; 10] = [
     ("an array lives on a local and a remote leg, loses one and gets it back", |bench| array(bench, Bitmap::Internal)),
     ("so does one with the lockless bitmap", |bench| array(bench, Bitmap::Lockless)),
     ("and one without a bitmap", |bench| array(bench, Bitmap::None)),
+    ("a leg that was away comes back by the bitmap, and what only it wrote is gone", returned),
     ("a striped array loses a leg of each mirror set and takes each back into its own", striped),
     ("a partition goes only when nobody uses it", deletion),
 ];
@@ -225,7 +226,8 @@ fn export(bench: &Bench<'_>) -> Check {
 /// Rule 9: nobody connects a second time to one grant before the target has let go of the first connection.
 fn door(bench: &Bench<'_>) -> Check {
     let leg = bench.new_leg()?;
-    let made = said(bench.host.export(&leg, &bench.spec(1)))?;
+    let spec = bench.spec(1);
+    let made = said(bench.host.export(&leg, &spec))?;
     must(!said(bench.host.is_connected(&made))?, "it is connected before anybody was")?;
     bench.connect(&made)?;
     must(said(bench.host.is_connected(&made))?, "its connection is not seen")?;
@@ -234,12 +236,12 @@ fn door(bench: &Bench<'_>) -> Check {
     must(said(bench.host.connections())?.iter().all(|c| c.nqn != made.nqn), "something of it was left")?;
     let left = || bench.host.is_connected(&made).ok().filter(|any| !any).map(drop);
     bench.wait("its connections to be gone", left)?;
-    said(bench.host.readmit(&leg, &bench.spec(1)))?;
+    said(bench.host.readmit(&leg, &spec))?;
     must(said(bench.host.leg(&leg))?.exports == [made.clone()], "it is not what it was")?;
     bench.connect(&made)?;
     said(bench.host.disconnect(&made.nqn))?;
     said(bench.host.revoke(&made.nqn))?;
-    must(bench.host.readmit(&leg, &bench.spec(1)).is_err(), "what was revoked was opened again")?;
+    must(bench.host.readmit(&leg, &spec).is_err(), "what was revoked was opened again")?;
     bench.drop_leg(&leg)
 }
 
@@ -256,6 +258,11 @@ fn array(bench: &Bench<'_>, bitmap: Bitmap) -> Check {
     must(made.bitmap == Some(bitmap), &format!("it has the bitmap {:?}", made.bitmap))?;
     must(said(bench.host.leg(&local))?.held_by == Some(made.device.clone()), "the local leg is not seen as held")?;
     filesystem(bench, &made.device)?;
+    for limit in [Some(4096), None] {
+        said(bench.host.limit_rebuild(&made.device, limit))?;
+        let found = said(bench.host.traffic(&made.device))?.rebuild_limit;
+        must(found == limit, &format!("the limit of a rebuild is {found:?}, not {limit:?}"))?;
+    }
     said(bench.host.stop_array(&made.device))?;
     said(bench.host.stop_array(&made.device))?;
     must(bench.array(spec.uuid)?.is_none(), "the array is still seen")?;
@@ -324,6 +331,76 @@ fn lose_and_regain(bench: &Bench<'_>, spec: &ArraySpec, remote: &LegRef, first: 
     said(bench.host.stop_array(&array.device))?;
     said(bench.host.disconnect(&second.nqn))?;
     said(bench.host.revoke(&second.nqn))
+}
+
+/// I6, rule 7: each leg is written alone, and the remote one comes back to the other by the bitmap: then it holds what the other
+/// does, whether its own bitmap marks it or the array's.
+fn returned(bench: &Bench<'_>) -> Check {
+    let (local, remote) = (bench.new_leg()?, bench.new_leg()?);
+    let export = said(bench.host.export(&remote, &bench.spec(1)))?;
+    let (near, far) = (bench.device(&local)?, bench.connect(&export)?);
+    let spec = array_spec(bench, near, far.clone(), Bitmap::Internal);
+    let alone = |slot: usize| ArraySpec { members: vec![spec.members[slot].clone()], ..spec.clone() };
+    let run = |spec: &ArraySpec| {
+        said(bench.host.assemble(spec))?;
+        bench.array(spec.uuid)?.ok_or_else(|| "the array is not seen".to_owned()).map(|a| a.device)
+    };
+    let stop = |device: &Path| said(bench.host.stop_array(device));
+    let holds = |slot, wanted: &Content| {
+        let device = run(&alone(slot))?;
+        let found = said(bench.host.content(&device))?;
+        must(found == *wanted, &format!("slot {slot} holds {found:?}, not {wanted:?}"))?;
+        stop(&device)
+    };
+    let ext4 = Content::Filesystem("ext4".to_owned());
+    said(bench.host.create_array(&spec))?;
+    stop(&bench.array(spec.uuid)?.ok_or("the array is not seen")?.device)?;
+    // Only the remote leg has it: its own bitmap is all that says so.
+    let device = run(&alone(1))?;
+    said(bench.host.mkfs(&device, "ext4"))?;
+    stop(&device)?;
+    holds(0, &Content::Blank)?;
+    holds(1, &ext4)?;
+    let device = run(&alone(0))?;
+    refused_returns(bench, &device, &spec, &local)?;
+    back_in_sync(bench, &device, &spec)?;
+    stop(&device)?;
+    holds(1, &Content::Blank)?;
+    // Only the local leg has it: the bitmap of the array says so.
+    let device = run(&alone(0))?;
+    said(bench.host.mkfs(&device, "ext4"))?;
+    back_in_sync(bench, &device, &spec)?;
+    stop(&device)?;
+    holds(1, &ext4)?;
+    // A leg whose superblock is gone is nobody's.
+    let device = run(&alone(0))?;
+    said(bench.host.zero_superblock(&far))?;
+    must(bench.host.readd_member(&device, &spec.members[1]).is_err(), "a leg without a superblock was taken back")?;
+    stop(&device)?;
+    said(bench.host.disconnect(&export.nqn))?;
+    said(bench.host.revoke(&export.nqn))?;
+    bench.drop_leg(&local)?;
+    bench.drop_leg(&remote)
+}
+
+/// I8: what may not return is refused, and the array is as it was.
+fn refused_returns(bench: &Bench<'_>, array: &Path, spec: &ArraySpec, local: &LegRef) -> Check {
+    let before = bench.array(spec.uuid)?;
+    let other = bench.new_leg_on(&local.drive)?;
+    let blank = ArrayMember { device: bench.device(&other)?, slot: 1, write_mostly: false };
+    must(bench.host.readd_member(array, &blank).is_err(), "a leg that never was a member was taken back")?;
+    let misplaced = ArrayMember { slot: 0, ..spec.members[1].clone() };
+    must(bench.host.readd_member(array, &misplaced).is_err(), "a leg was taken into a slot that is not its own")?;
+    must(bench.array(spec.uuid)? == before, "a refusal changed the array")?;
+    bench.drop_leg(&other)
+}
+
+fn back_in_sync(bench: &Bench<'_>, array: &Path, spec: &ArraySpec) -> Check {
+    said(bench.host.readd_member(array, &spec.members[1]))?;
+    said(bench.host.readd_member(array, &spec.members[1]))?;
+    let whole = || bench.array(spec.uuid).ok()?.filter(|a| a.degraded == 0 && a.members.iter().all(|m| m.in_sync));
+    let array = bench.wait("the leg to be in sync", whole)?;
+    must(array.members.len() == 2 && !array.frozen, "it is frozen, or has other members")
 }
 
 /// Slots 1 and 3 are remote, so that they can be lost; the leg of 3 is back first, and slot 1 is empty then.

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{
     ArrayFacts, ArrayMember, ArraySpec, ConnectSpec, ConnectionFacts, Content, ExportFacts, ExportSpec, Host,
-    HostError, LedgerEntry, LegFacts, LegRef, NodeFacts, Result, SuperFacts,
+    HostError, LedgerEntry, LegFacts, LegRef, NodeFacts, Result, SuperFacts, Traffic,
 };
 
 /// Counts effects, of the host and of whatever else shares it, and says when the process dies.
@@ -110,6 +110,9 @@ impl<H: Host> Host for CrashHost<H> {
     fn arrays(&self) -> Result<Vec<ArrayFacts>> {
         self.look(|h| h.arrays())
     }
+    fn traffic(&self, array: &Path) -> Result<Traffic> {
+        self.look(|h| h.traffic(array))
+    }
     fn examine(&self, device: &Path) -> Result<Option<SuperFacts>> {
         self.look(|h| h.examine(device))
     }
@@ -164,8 +167,14 @@ impl<H: Host> Host for CrashHost<H> {
     fn add_member(&self, array: &Path, member: &ArrayMember) -> Result<()> {
         self.act(|h| h.add_member(array, member))
     }
+    fn readd_member(&self, array: &Path, member: &ArrayMember) -> Result<()> {
+        self.act(|h| h.readd_member(array, member))
+    }
     fn thaw(&self, array: &Path) -> Result<()> {
         self.act(|h| h.thaw(array))
+    }
+    fn limit_rebuild(&self, array: &Path, kib: Option<u64>) -> Result<()> {
+        self.act(|h| h.limit_rebuild(array, kib))
     }
     fn wipe(&self, device: &Path) -> Result<()> {
         self.act(|h| h.wipe(device))

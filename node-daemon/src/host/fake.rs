@@ -179,6 +179,9 @@ impl Host for FakeHost {
     fn arrays(&self) -> Result<Vec<ArrayFacts>> {
         self.fabric.world().arrays(&self.node)
     }
+    fn traffic(&self, array: &Path) -> Result<super::Traffic> {
+        self.fabric.world().traffic(&self.node, array)
+    }
     fn examine(&self, device: &Path) -> Result<Option<SuperFacts>> {
         self.fabric.world().examine(&self.node, device)
     }
@@ -238,8 +241,14 @@ impl Host for FakeHost {
     fn add_member(&self, array: &Path, member: &ArrayMember) -> Result<()> {
         self.fabric.world().add_member(&self.node, array, member)
     }
+    fn readd_member(&self, array: &Path, member: &ArrayMember) -> Result<()> {
+        self.fabric.world().readd_member(&self.node, array, member)
+    }
     fn thaw(&self, _: &Path) -> Result<()> {
         Ok(())
+    }
+    fn limit_rebuild(&self, array: &Path, kib: Option<u64>) -> Result<()> {
+        self.fabric.world().limit_rebuild(&self.node, array, kib)
     }
     fn wipe(&self, device: &Path) -> Result<()> {
         self.fabric.world().put(&self.node, device, Content::Blank)

@@ -307,6 +307,26 @@ pub struct SyncFacts {
     pub speed_kib: u64,
 }
 
+/// Requests that a device has completed, and how long they took together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Io {
+    /// Reads and writes.
+    pub count: u64,
+    /// Milliseconds.
+    pub milliseconds: u64,
+}
+
+/// What an array has to do, and how fast it may rebuild.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Of the array's users; a rebuild is not counted.
+    pub io: Io,
+    /// Of each member's device, by its kernel name, rebuilds too.
+    pub members: std::collections::BTreeMap<String, Io>,
+    /// Limit of its rebuild in KiB/s, where it has one of its own.
+    pub rebuild_limit: Option<u64>,
+}
+
 /// What an MD superblock on a device says (`mdadm --examine`, direct I/O).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SuperFacts {
@@ -379,6 +399,8 @@ pub trait Host: Send + Sync {
     fn array(&self, uuid: Uuid) -> Result<Option<ArrayFacts>> {
         Ok(self.arrays()?.into_iter().find(|a| a.uuid == uuid))
     }
+    /// What an array has to do.
+    fn traffic(&self, array: &Path) -> Result<Traffic>;
     /// The MD superblock on a device, or none.
     fn examine(&self, device: &Path) -> Result<Option<SuperFacts>>;
     /// What a device holds.
@@ -425,8 +447,14 @@ pub trait Host: Send + Sync {
     /// Adds a device whose superblock was erased: a full rebuild. A RAID10 takes it into the named slot and no other, for
     /// the kernel's choice may be of another mirror set.
     fn add_member(&self, array: &Path, member: &ArrayMember) -> Result<()>;
-    /// Lets the array rebuild again where an addition was interrupted.
+    /// Takes a leg that was away back into its slot by the classic bitmap: what its own bitmap marks is marked in the array's and on
+    /// the drives of all that are in sync *before* it is a member; then what either marks is copied to it, and nothing else. A leg
+    /// that is not of the array, or of another slot, or whose bitmap cannot be read is refused with [`HostError::Conflict`].
+    fn readd_member(&self, array: &Path, member: &ArrayMember) -> Result<()>;
+    /// Lets the array rebuild again where an addition was interrupted; what was being added is taken out again.
     fn thaw(&self, array: &Path) -> Result<()>;
+    /// Limits how fast the array is rebuilt, in KiB/s; none for what the node's kernel is set to.
+    fn limit_rebuild(&self, array: &Path, kib: Option<u64>) -> Result<()>;
     /// Makes the whole device read as zeros (only ever before the volume is initialised).
     fn wipe(&self, device: &Path) -> Result<()>;
     /// Makes a filesystem.

@@ -58,6 +58,8 @@ pub struct View<'a> {
     /// The consumer says that its writes to the leg are held, and nobody has a connection to the export: its door is shut, and opened once
     /// more behind the barrier (rule 9).
     pub locked_out: bool,
+    /// Its consumer says that its drive fails.
+    pub failing: bool,
     /// What this process remembers.
     pub memory: &'a Memory,
     /// For condition transitions.

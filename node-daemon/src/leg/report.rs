@@ -1,7 +1,7 @@
 //! What a leg's status says.
 
 use meshstor_crds::conditions::{self as c, Want};
-use meshstor_crds::{Export, LegPartition, MeshReplica, MeshReplicaStatus, Time};
+use meshstor_crds::{Export, LegPartition, MeshReplica, MeshReplicaStatus, TRUST_DRIVE, Time};
 
 use super::service::{Service, confirmed, service, stranger};
 use super::{LegStep, View};
@@ -11,7 +11,9 @@ use crate::ids;
 /// Writes the status where it changed.
 pub(super) fn step(view: &View<'_>) -> LegStep {
     let status = observed(view);
-    changed(view, with(view.replica, status, &wants(view), view.now))
+    let mut wants = wants(view);
+    wants.extend(view.failing.then(failing));
+    changed(view, with(view.replica, status, &wants, view.now))
 }
 
 /// The leg cannot go on without a person; what was reported of it stays.
@@ -46,7 +48,12 @@ fn changed(view: &View<'_>, status: MeshReplicaStatus) -> LegStep {
 
 fn with(replica: &MeshReplica, mut status: MeshReplicaStatus, wants: &[Want], now: &Time) -> MeshReplicaStatus {
     let generation = replica.metadata.generation;
-    status.conditions = c::apply(&status.conditions, wants, generation, now);
+    let trusted = replica.metadata.annotations.as_ref().is_some_and(|a| a.contains_key(TRUST_DRIVE));
+    // Once said it stays: a drive does not heal because nobody uses it.
+    let still = c::is_true(&status.conditions, c::FAILING) && wants.iter().all(|w| w.type_ != c::FAILING);
+    let mut wants: Vec<Want> = wants.iter().cloned().chain(still.then(failing)).collect();
+    wants.retain(|w| w.type_ != c::FAILING || !trusted);
+    status.conditions = c::apply(&status.conditions, &wants, generation, now);
     status.observed_generation = generation;
     status
 }
@@ -89,6 +96,12 @@ fn wants(view: &View<'_>) -> Vec<Want> {
             vec![Want::new(c::READY, false, reason, message.clone()), Want::new(beside, true, reason, message)]
         }
     }
+}
+
+fn failing() -> Want {
+    let message = "its consumer says that MD dropped it with errors again and again, or that it answers far later than the others; \
+                   events of the attachment say more. To have it used again, annotate it: meshstor.io/trust-drive=true";
+    Want::new(c::FAILING, true, c::REASON_DRIVE_FAILING, message)
 }
 
 /// What keeps the leg from doing what its spec asks.

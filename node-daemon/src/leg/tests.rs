@@ -15,6 +15,7 @@ struct Bed {
     record: Record,
     disowned: bool,
     locked_out: bool,
+    failing: bool,
     memory: Memory,
 }
 
@@ -59,7 +60,8 @@ impl Bed {
         let partition = PartitionFacts { device: "/dev/p1".into(), first_byte: 1 << 20, size: 1 << 20 };
         let facts = LegFacts { partition: Some(partition), ledger: Some(entry(2)), ..LegFacts::default() };
         replica.status = Some(MeshReplicaStatus { revoked_below: Some(2), ..MeshReplicaStatus::default() });
-        Self { replica, facts, record: Record::Unread, disowned: false, locked_out: false, memory: Memory::default() }
+        let (disowned, locked_out, failing) = (false, false, false);
+        Self { replica, facts, record: Record::Unread, disowned, locked_out, failing, memory: Memory::default() }
     }
 
     fn grant(mut self, number: i64, consumer: &str) -> Self {
@@ -88,6 +90,7 @@ impl Bed {
             record: &self.record,
             disowned: self.disowned,
             locked_out: self.locked_out,
+            failing: self.failing,
             memory: &self.memory,
             now: &Time(jiff::Timestamp::UNIX_EPOCH),
         })
@@ -283,4 +286,21 @@ fn a_consumer_that_lost_its_connection_is_let_in_once_more_behind_the_barrier() 
     bed.disowned = false;
     bed.replica.spec.epoch = 3;
     assert!(!matches!(bed.plan(), LegStep::Readmit { .. }), "a newer epoch lets nobody of an older one in");
+}
+
+/// I7: that a drive fails is said once and stays said, whatever the consumer says later, until a person takes it back.
+#[test]
+fn a_failing_drive_stays_one_until_a_person_trusts_it() {
+    let said = |status: &MeshReplicaStatus| meshstor_crds::conditions::is_true(&status.conditions, "Failing");
+    let mut bed = Bed::new().with(|b| b.failing = true);
+    let status = bed.reported();
+    assert!(said(&status));
+    bed.replica.status = Some(status);
+    bed.failing = false;
+    assert_eq!(bed.plan(), LegStep::Settled);
+    let stalled =
+        super::trouble(&bed.replica, "HostError", "the drive is gone", true, &Time(jiff::Timestamp::UNIX_EPOCH));
+    assert!(said(&stalled), "nor does another trouble hide it");
+    bed.replica.metadata.annotations = Some([("meshstor.io/trust-drive".to_owned(), "true".to_owned())].into());
+    assert!(!said(&bed.reported()));
 }

@@ -2,7 +2,7 @@
 
 use kube::ResourceExt as _;
 use meshstor_crds::{EndedReason, MemberState, MeshAttachment, MeshReplica, Term, TermPhase};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 /// How long legs on silent nodes are awaited before an epoch starts without them (`docs/explanation/protocol.md`, 5).
@@ -29,6 +29,8 @@ pub struct Clocks {
     pub failures: u32,
     /// By leg whose live export the consumer does not use: how long until its grant is taken back.
     pub idle_in: BTreeMap<String, Duration>,
+    /// Legs that could be rebuilt, and wait for the rebuilds of others.
+    pub waits: BTreeSet<String>,
 }
 
 /// What is remembered of one volume between reconciles.
@@ -71,6 +73,7 @@ impl Memory {
             retry_in: self.failed.map_or(Duration::ZERO, |(_, n, at)| backoff(n).saturating_sub(since(at))),
             failures: self.failed.map_or(0, |(_, n, _)| n),
             idle_in: self.idle.iter().filter_map(|(leg, idle)| Some((leg.clone(), idle.left(now)?))).collect(),
+            waits: BTreeSet::new(),
         }
     }
 

@@ -1,6 +1,7 @@
 //! Steps 6, 10 and 11 of the protocol: who may use a leg.
 
 use super::action::Action;
+use super::budget;
 use super::world::{World, confirmed};
 use crate::node;
 use kube::ResourceExt as _;
@@ -39,7 +40,9 @@ fn one(world: &World, term: &Term, leg: &MeshReplica) -> Option<Action> {
     let first_of_started = term.phase == TermPhase::Started && leg.spec.grant.is_none();
     let outside_of_running = term.phase == TermPhase::Running && !term.in_sync.contains(&name);
     let closed = leg.status.as_ref().is_none_or(|s| s.export.is_none());
-    if !due || !closed || !(first_of_started || outside_of_running) {
+    // Whoever is outside S is rebuilt: that has a budget, and nothing comes of it where the drive fails.
+    let waits = (world.clocks.waits.contains(&name) || budget::fails(leg)) && !term.in_sync.contains(&name);
+    if !due || !closed || waits || !(first_of_started || outside_of_running) {
         return None;
     }
     let host_nqn = node::find(&world.nodes, &term.node).and_then(node::host_nqn)?.to_owned();

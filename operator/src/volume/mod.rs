@@ -2,6 +2,7 @@
 
 pub mod action;
 pub mod apply;
+pub mod budget;
 pub mod clocks;
 pub mod deletion;
 pub mod dereference;
@@ -45,7 +46,10 @@ pub async fn reconcile(volume: Arc<MeshVolume>, ctx: Arc<Context>) -> Result<con
 
 async fn step(name: &str, ctx: &Context) -> Result<controller::Action, Error> {
     let _placing = ctx.placing_turn(name).await;
-    let Some(world) = dereference::dereference(name, ctx).await? else { return Ok(controller::Action::await_change()) };
+    let Some(mut world) = dereference::dereference(name, ctx).await? else {
+        return Ok(controller::Action::await_change());
+    };
+    world.clocks.waits = ctx.budget(&world);
     let settled = validate::validate(&world);
     let plan = plan::plan(&world, &settled);
     apply::apply(&world, &plan, ctx).await?;

@@ -48,6 +48,8 @@ fn grace_left(world: &World) -> Duration {
 pub fn next_look(world: &World, plan: &Plan) -> Duration {
     const CALM: Duration = Duration::from_secs(120);
     const UNEASY: Duration = Duration::from_secs(15);
+    // Nobody is told when a rebuild of another volume ends.
+    const BUDGET: Duration = Duration::from_secs(5);
     let awaited = world.wanted().is_some() || world.deleting();
     let revoking = awaited && world.term().is_some_and(|t| t.phase == TermPhase::Revoking);
     let used = world.legs.iter().map(|leg| leg.spec.node.as_str()).chain(world.wanted());
@@ -59,6 +61,7 @@ pub fn next_look(world: &World, plan: &Plan) -> Duration {
         plan.blocked.is_some().then_some(UNEASY),
         (world.clocks.retry_in > Duration::ZERO).then_some(world.clocks.retry_in),
         world.clocks.idle_in.values().min().copied(),
+        (!world.clocks.waits.is_empty()).then_some(BUDGET),
         revoking.then(|| grace_left(world)),
         Some(CALM),
     ];

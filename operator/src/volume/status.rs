@@ -103,7 +103,7 @@ fn leg_state(world: &World, leg: &MeshReplica) -> LegState {
     }
     let member = world.array().map(|a| a.members.iter().find(|m| m.leg == name).map(|m| m.state));
     match (term.in_sync.contains(&name), member) {
-        (true, None | Some(Some(MemberState::InSync))) => LegState::InSync,
+        (true, None | Some(Some(MemberState::InSync | MemberState::Failing))) => LegState::InSync,
         (_, Some(Some(MemberState::Rebuilding))) => LegState::Rebuilding,
         _ => LegState::Missing,
     }
@@ -151,6 +151,11 @@ fn resynced(world: &World, picture: &Picture) -> Want {
     }
     if picture.rebuilding {
         return said(Some(false), conditions::REASON_REBUILDING, &progress(world));
+    }
+    let waits: Vec<&str> = world.clocks.waits.iter().map(String::as_str).collect();
+    if !waits.is_empty() {
+        let message = format!("{} could be rebuilt, and waits until fewer other legs are", waits.join(", "));
+        return said(Some(false), conditions::REASON_REBUILD_WAITS, &message);
     }
     if picture.copies < picture.wanted {
         return said(Some(false), conditions::REASON_LEG_MISSING, "a leg is missing and must be rebuilt");

@@ -179,3 +179,66 @@ async fn the_last_leg_is_never_recorded_away() {
     assert_eq!(sim.write("a"), Write::Held);
     assert!(!sim.ready(), "I7");
 }
+
+/// A leg that was lost for a while under load, with what was written in between.
+async fn away_and_back() -> Sim {
+    let mut sim = attached().await;
+    sim.fabric.cut("a", "b", true);
+    sim.rounds(20).await;
+    assert_eq!(sim.term().bitmap_usable, ["v-1"], "the bitmap is proof from the record of the loss on");
+    assert_eq!(sim.write("a"), Write::Acked);
+    sim.fabric.cut("a", "b", false);
+    sim.settle().await;
+    sim
+}
+
+#[tokio::test]
+async fn a_leg_comes_back_by_the_bitmap() {
+    // I1, I6: rule 7; what it lacks is copied, and nothing is erased.
+    let mut sim = away_and_back().await;
+    assert!(sim.state.lock().unwrap().notices.iter().any(|n| n.reason == "LegReturns"));
+    sim.fabric.complete_rebuilds("a");
+    sim.settle().await;
+    let term = sim.term();
+    assert_eq!((term.in_sync.len(), term.bitmap_usable.len()), (2, 0));
+    assert_eq!(sim.stamp(1), sim.stamp(0));
+}
+
+#[tokio::test]
+async fn a_leg_that_is_lost_again_while_it_returns_is_still_named() {
+    // I1, I5: rule 7; the bits that mark what it lacks are still there.
+    let mut sim = away_and_back().await;
+    assert_eq!(sim.term().in_sync, ["v-0"]);
+    sim.kill("b");
+    sim.rounds(20).await;
+    assert_eq!(sim.write("a"), Write::Acked);
+    assert_eq!(sim.term().bitmap_usable, ["v-1"]);
+    sim.boot("b");
+    sim.settle().await;
+    sim.fabric.complete_rebuilds("a");
+    sim.settle().await;
+    assert_eq!(sim.stamp(1), sim.stamp(0));
+}
+
+#[tokio::test]
+async fn what_a_cut_off_consumer_wrote_alone_is_corrected() {
+    // I6: rule 7 [19]; the write that nobody was told of is marked in the leg's own bitmap alone.
+    let mut sim = attached().await;
+    sim.fabric.cut("a", "b", true);
+    assert_eq!(sim.write("a"), Write::Held, "the fault fired");
+    sim.kill("a");
+    assert!(sim.stamp(0) > sim.stamp(1), "and the legs differ");
+    sim.declare_lost();
+    sim.want(Some("b"));
+    sim.settle().await;
+    let term = sim.term();
+    assert_eq!((term.in_sync, term.bitmap_usable), (vec!["v-1".to_owned()], vec!["v-0".to_owned()]));
+    sim.fabric.cut("a", "b", false);
+    sim.boot("a");
+    sim.settle().await;
+    assert!(sim.state.lock().unwrap().notices.iter().any(|n| n.reason == "LegReturns"));
+    sim.fabric.complete_rebuilds("b");
+    sim.settle().await;
+    assert_eq!(sim.term().in_sync, ["v-0", "v-1"]);
+    assert_eq!(sim.stamp(0), sim.stamp(1), "what it alone had is gone");
+}

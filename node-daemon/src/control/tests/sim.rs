@@ -141,8 +141,14 @@ impl Sim {
             wakeups: Arc::new(FakeWakeups::default()),
             latency_balance: false,
             takeover: false,
+            bitmap_raid10: false,
             interests: Interests::default(),
-            timing: Timing { hold: Duration::ZERO, full: Duration::from_secs(3600), ..Timing::default() },
+            timing: Timing {
+                hold: Duration::ZERO,
+                pace: Duration::from_secs(3600),
+                full: Duration::from_secs(3600),
+                ..Timing::default()
+            },
             override_addresses: Mutex::default(),
             rdma: Mutex::default(),
             stuck: Mutex::default(),
@@ -232,6 +238,12 @@ impl Sim {
             let stamp = self.fabric.stamp(node, leg_ref(slot, node).uuid);
             assert!(stamp.is_some_and(|s| s >= acked), "I1: {leg} of S lacks writes: {stamp:?} of {acked}");
         }
+    }
+
+    /// The newest write that a leg holds.
+    pub fn stamp(&self, slot: i32) -> Option<u64> {
+        let node = if slot == 0 { "a" } else { "b" };
+        self.fabric.stamp(node, leg_ref(slot, node).uuid)
     }
 
     pub fn attachment(&self) -> MeshAttachment {

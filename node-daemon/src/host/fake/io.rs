@@ -350,7 +350,8 @@ impl World {
     fn land(&mut self, home: &str, leg: Uuid, array: Uuid, kind: Kind, from: String, epoch: i64) {
         let Some(bytes) = self.leg_bytes(home, leg) else { return };
         match kind {
-            Kind::Write { block, value } => bytes.blocks.seen[block] = value,
+            // Its mark is there before it, and whoever takes it away flushes first.
+            Kind::Write { block, value } => (bytes.blocks.seen[block], bytes.dirty) = (value, true),
             Kind::Flush => bytes.blocks.durable = bytes.blocks.seen,
         }
         self.io_events.push(IoEvent::Landed { array, leg, from, epoch });

@@ -44,15 +44,16 @@ impl World {
         let device = PathBuf::from(format!("/dev/{}p{}", node.drive, node.next_number));
         // What a new partition holds is whatever was there before.
         let blocks = Blocks { seen: [u64::MAX; BLOCKS], durable: [u64::MAX; BLOCKS] };
-        let bytes =
-            Bytes { content: Content::Other("old bytes".to_owned()), stamp: u64::MAX, superblock: None, blocks };
+        let content = Content::Other("old bytes".to_owned());
+        let bytes = Bytes { content, stamp: u64::MAX, superblock: None, blocks, slot: 0, dirty: false };
         node.legs.insert(leg.uuid, Leg { device, first_byte, size, bytes });
         Ok(())
     }
 
     pub(super) fn zero(&mut self, node: &str, leg: &LegRef) -> Result<()> {
         let Some(bytes) = self.leg_bytes(node, leg.uuid) else { return failed("zero a leg", "it is not there") };
-        *bytes = Bytes { content: Content::Blank, stamp: 0, superblock: None, blocks: Blocks::default() };
+        let (content, blocks) = (Content::Blank, Blocks::default());
+        *bytes = Bytes { content, stamp: 0, superblock: None, blocks, slot: 0, dirty: false };
         Ok(())
     }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use meshstor_crds::{Bitmap, Geometry};
 use uuid::Uuid;
 
-use super::super::{ArrayFacts, ArrayMember, ArraySpec, Content, MemberFacts, Result, SuperFacts, SyncFacts};
+use super::super::{ArrayFacts, ArrayMember, ArraySpec, Content, MemberFacts, Result, SuperFacts, SyncFacts, Traffic};
 use super::world::{Array, Bytes, Member, World};
 use super::{Write, busy, conflict, failed};
 
@@ -65,7 +65,7 @@ impl World {
         let (target, leg, nqn) = self.resolve(node, &member.device)?;
         let name = member.device.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         let (slot, write_mostly) = (member.slot, member.write_mostly);
-        Ok(Member { name, node: target, leg, nqn, slot, in_sync, faulty: false, write_mostly })
+        Ok(Member { name, node: target, leg, nqn, slot, in_sync, faulty: false, write_mostly, by_bitmap: false })
     }
 
     fn is_there(&self, node: &str, spec: &ArraySpec) -> Result<bool> {
@@ -79,7 +79,7 @@ impl World {
         let members = spec.members.iter().map(|m| self.join(node, m, true)).collect::<Result<Vec<_>>>()?;
         for member in &members {
             if let Some(bytes) = self.leg_bytes(&member.node, member.leg) {
-                bytes.superblock = Some((spec.uuid, 1));
+                (bytes.superblock, bytes.slot, bytes.dirty) = (Some((spec.uuid, 1)), member.slot, false);
             }
         }
         self.start(node, spec, members)
@@ -116,6 +116,7 @@ impl World {
             mounts: Vec::new(),
             stranger: false,
             open: false,
+            limit: None,
         });
         self.bump(name, spec.uuid);
         Ok(())
@@ -130,9 +131,18 @@ impl World {
         let (geometry, bitmap) = (Geometry::new(2, 1), Bitmap::Internal);
         let spec = ArraySpec { uuid, name: "by hand".to_owned(), geometry, members: vec![], size: found.size, bitmap };
         let (home, nqn) = (home.to_owned(), None);
-        let member = Member { name, node: home, leg, nqn, slot: 0, in_sync: true, faulty: false, write_mostly: false };
+        let (in_sync, faulty, write_mostly, by_bitmap) = (true, false, false, false);
+        let member = Member { name, node: home, leg, nqn, slot: 0, in_sync, faulty, write_mostly, by_bitmap };
         let (device, mounts) = (PathBuf::from("/dev/md127"), Vec::new());
-        node.arrays.push(Array { spec, device, members: vec![member], mounts, stranger: true, open: true });
+        node.arrays.push(Array {
+            spec,
+            device,
+            members: vec![member],
+            mounts,
+            stranger: true,
+            open: true,
+            limit: None,
+        });
     }
 
     /// Mounts are detached and whoever used them dies; what uses the array from within the kernel stays.
@@ -244,12 +254,72 @@ impl World {
             return busy("add a member", "its slot is taken");
         }
         let uuid = found.spec.uuid;
-        let (target, leg) = (new.node.clone(), new.leg);
+        let (target, leg, slot) = (new.node.clone(), new.leg, new.slot);
         found.members.push(new);
         if let Some(bytes) = self.leg_bytes(&target, leg) {
-            bytes.superblock = Some((uuid, 0));
+            (bytes.superblock, bytes.slot, bytes.dirty) = (Some((uuid, 0)), slot, true);
         }
         Ok(())
+    }
+
+    pub(super) fn traffic(&self, node: &str, array: &Path) -> Result<Traffic> {
+        let found = self.node(node)?.arrays.iter().find(|a| a.device == array);
+        Ok(Traffic { rebuild_limit: found.and_then(|a| a.limit), ..Traffic::default() })
+    }
+
+    pub(super) fn limit_rebuild(&mut self, node: &str, array: &Path, kib: Option<u64>) -> Result<()> {
+        let arrays = &mut self.node_mut(node)?.arrays;
+        arrays.iter_mut().filter(|a| a.device == array).for_each(|a| a.limit = kib);
+        Ok(())
+    }
+
+    /// The leg's own mark is set on every member, and then the array's on the leg.
+    pub(super) fn readd_member(&mut self, node: &str, array: &Path, member: &ArrayMember) -> Result<()> {
+        let action = "take a leg back";
+        let new = Member { by_bitmap: true, ..self.join(node, member, false)? };
+        let Some(own) = self.leg_bytes(&new.node, new.leg).cloned() else { return failed(action, "it is gone") };
+        let Some(found) = self.node(node)?.arrays.iter().find(|a| a.device == array).cloned() else {
+            return failed(action, "no such array");
+        };
+        if found.members.iter().any(|m| m.leg == new.leg && !m.faulty) {
+            return Ok(());
+        }
+        if own.superblock.is_none_or(|(uuid, _)| uuid != found.spec.uuid) || own.slot != new.slot {
+            return conflict(action, "its superblock is not the array's, or of another slot");
+        }
+        if found.spec.bitmap != Bitmap::Internal {
+            return conflict(action, "it has no classic bitmap");
+        }
+        if found.members.iter().any(|m| m.slot == new.slot && !m.faulty) {
+            return failed(action, "its slot is taken");
+        }
+        let good: Vec<Member> = found.members.iter().filter(|m| m.in_sync && !m.faulty).cloned().collect();
+        let marked = |m: &Member| self.nodes.get(&m.node)?.legs.get(&m.leg).map(|l| l.bytes.dirty);
+        let dirty = own.dirty || good.iter().any(|m| marked(m) == Some(true));
+        for of in good.iter().chain([&new]) {
+            if let Some(bytes) = self.leg_bytes(&of.node, of.leg) {
+                bytes.dirty = dirty;
+            }
+        }
+        let arrays = &mut self.node_mut(node)?.arrays;
+        arrays.iter_mut().filter(|a| a.device == array).for_each(|a| a.members.push(new.clone()));
+        Ok(())
+    }
+
+    /// An array that is whole, and has written everything, clears its bitmap.
+    fn clear_marks(&mut self, node: &str, array: Uuid) {
+        let found = self.nodes.get(node).and_then(|n| n.arrays.iter().find(|a| a.spec.uuid == array));
+        let Some(found) = found.cloned() else { return };
+        let good: Vec<&Member> = found.members.iter().filter(|m| m.in_sync && !m.faulty).collect();
+        if u32::try_from(good.len()).unwrap_or(0) < found.spec.geometry.slots() || self.writing(node, array) {
+            return;
+        }
+        for member in good.into_iter().filter(|m| self.reaches(node, m)).cloned().collect::<Vec<_>>() {
+            if let Some(bytes) = self.leg_bytes(&member.node, member.leg) {
+                // A mark goes from a drive after what it stands for was flushed there.
+                (bytes.dirty, bytes.blocks.durable) = (false, bytes.blocks.seen);
+            }
+        }
     }
 
     pub(super) fn complete_rebuilds(&mut self, node: &str) {
@@ -273,14 +343,18 @@ impl World {
     fn rebuilt(&mut self, node: &str, array: Uuid, member: &Member, bytes: &Bytes) {
         let trusting = self.quirks.trusting_add;
         if let Some(old) = self.leg_bytes(&member.node, member.leg).filter(|_| !trusting) {
-            old.clone_from(bytes);
-            // MD flushes a member before its superblock says that it is whole.
-            old.blocks.durable = old.blocks.seen;
+            if !member.by_bitmap || bytes.dirty {
+                old.clone_from(bytes);
+                // MD flushes a member before its superblock says that it is whole.
+                old.blocks.durable = old.blocks.seen;
+            }
+            (old.superblock, old.slot, old.dirty) = (bytes.superblock, member.slot, bytes.dirty);
         }
         let arrays = self.nodes.get_mut(node).map(|n| n.arrays.iter_mut());
         for found in arrays.into_iter().flatten().filter(|a| a.spec.uuid == array) {
             found.members.iter_mut().filter(|m| m.name == member.name).for_each(|m| m.in_sync = true);
         }
+        self.clear_marks(node, array);
         self.bump(node, array);
     }
 
@@ -294,9 +368,10 @@ impl World {
         }
         for member in array.members.iter().filter(|m| !m.faulty) {
             if let Some(bytes) = self.leg_bytes(&member.node, member.leg) {
-                bytes.content = content.clone();
+                (bytes.content, bytes.dirty) = (content.clone(), true);
             }
         }
+        self.clear_marks(node, array.spec.uuid);
         Ok(())
     }
 
@@ -318,18 +393,21 @@ impl World {
         if members.is_empty() {
             return Write::Refused;
         }
-        let next = self.acked.get(&array).copied().unwrap_or(0) + 1;
+        // A stamp of its own for every write, acknowledged or not.
+        let next = self.issued.get(&array).copied().unwrap_or(0) + 1;
+        self.issued.insert(array, next);
         let mut held = false;
         for member in &members {
             if !self.reaches(node, member) {
                 held = true;
             } else if let Some(bytes) = self.leg_bytes(&member.node, member.leg) {
-                bytes.stamp = next;
+                (bytes.stamp, bytes.dirty) = (next, true);
             }
         }
         if held {
             return Write::Held;
         }
+        self.clear_marks(node, array);
         self.acked.insert(array, next);
         Write::Acked
     }

@@ -15,6 +15,10 @@ pub(super) struct Bytes {
     pub(super) stamp: u64,
     pub(super) superblock: Option<(Uuid, u64)>,
     pub(super) blocks: Blocks,
+    /// Its slot, as its superblock says it.
+    pub(super) slot: u32,
+    /// Its own bitmap: it may differ from the others.
+    pub(super) dirty: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -52,6 +56,8 @@ pub(super) struct Member {
     pub(super) in_sync: bool,
     pub(super) faulty: bool,
     pub(super) write_mostly: bool,
+    /// It is copied to only where the bitmap says so.
+    pub(super) by_bitmap: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -64,6 +70,8 @@ pub(super) struct Array {
     pub(super) stranger: bool,
     /// Somebody has it open.
     pub(super) open: bool,
+    /// Limit of its rebuild in KiB/s.
+    pub(super) limit: Option<u64>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -89,6 +97,7 @@ pub(super) struct World {
     pub(super) nodes: BTreeMap<String, Node>,
     pub(super) cuts: BTreeSet<(String, String)>,
     pub(super) acked: BTreeMap<Uuid, u64>,
+    pub(super) issued: BTreeMap<Uuid, u64>,
     pub(super) exports_made: u64,
     pub(super) quirks: Quirks,
     pub(super) ios: Vec<Io>,

@@ -59,6 +59,9 @@ impl RealHost {
             .arg(format!("--name={}", metadata_name(&spec.name)))
             .arg(format!("--uuid={}", mdadm_uuid(spec.uuid)))
             .arg(format!("--raid-devices={}", geometry.slots()));
+        if let Some(chunk) = bitmap_chunk(spec) {
+            tool = tool.arg(format!("--bitmap-chunk={}", chunk / 1024));
+        }
         for word in level(geometry) {
             tool = tool.arg(word);
         }
@@ -314,16 +317,19 @@ impl RealHost {
         }
     }
 
-    /// An addition was interrupted: what it left outside of every slot is taken out again, and rebuilding goes on.
+    /// An addition was interrupted: what it left outside of every slot, or in one and not in sync, is taken out again, and rebuilding
+    /// goes on. (A leg that returns by the bitmap is in its slot before all that must be on its drive is there.)
     pub(super) fn thaw_array(&self, array: &Path) -> Result<()> {
         let action = || format!("thaw {}", array.display());
         let block = self.block_of(array)?.ok_or_else(|| failed(action(), "the kernel does not have it"))?;
         for dir in sysfs::need_names(block.join("md"))?.iter().filter(|n| n.starts_with("dev-")) {
             let file = |name: &str| block.join("md").join(dir).join(name);
-            if sysfs::parsed(file("slot"), "slot", mdstate::slot)? == Some(None) {
+            let Some(state) = sysfs::parsed(file("state"), "list of flags", owned_flags)? else { continue };
+            let added = !state.iter().any(|flag| flag == "in_sync" || flag == "faulty");
+            if added || sysfs::parsed(file("slot"), "slot", mdstate::slot)? == Some(None) {
                 // A spare that has not failed is put into an empty slot by its own removal (7.3, remove_and_add_spares()).
                 unless_gone(sysfs::write(file("state"), "faulty")).doing(action)?;
-                unless_gone(sysfs::write(file("state"), "remove")).doing(action)?;
+                self.drop_member(array, dir.strip_prefix("dev-").unwrap_or(dir))?;
             }
         }
         sysfs::write(block.join("md/sync_action"), "idle").doing(action)
@@ -331,13 +337,18 @@ impl RealHost {
 }
 
 /// Whether MD has failed the member with this `state`; none when it is no member (any more).
-fn member_fails(state: &Path) -> Result<Option<bool>> {
+pub(super) fn member_fails(state: &Path) -> Result<Option<bool>> {
     sysfs::parsed(state, "state of a member", |text| mdstate::flags(text).map(|f| f.contains(&"faulty")))
 }
 
 /// Whether the device of the member with this `state` is gone.
-fn has_lost_device(state: &Path) -> Result<bool> {
+pub(super) fn has_lost_device(state: &Path) -> Result<bool> {
     state.parent().map_or(Ok(false), is_gone)
+}
+
+/// As [`mdstate::flags`].
+pub(super) fn owned_flags(state: &str) -> Option<Vec<String>> {
+    Some(mdstate::flags(state)?.into_iter().map(str::to_owned).collect())
 }
 
 /// mdadm's word for a bitmap. What `auto` comes to is chosen before an array is made.
@@ -347,6 +358,13 @@ fn bitmap(bitmap: Bitmap) -> &'static str {
         Bitmap::Lockless => "lockless",
         Bitmap::None => "none",
     }
+}
+
+/// Bytes for which a bit of the classic bitmap stands: what one write costs a leg that was away. A 4096th of the array, at least 1 MiB
+/// and at most mdadm's own 64 MiB, so that small volumes are not copied whole and large ones write their bitmap no more often.
+fn bitmap_chunk(spec: &ArraySpec) -> Option<u64> {
+    let sized = |bytes: u64| (bytes / 4096).next_power_of_two().clamp(1 << 20, 64 << 20);
+    (bitmap(spec.bitmap) == "internal").then(|| sized(spec.size.saturating_mul(u64::from(spec.geometry.width()))))
 }
 
 /// mdadm's words for a level and its layout.
@@ -361,7 +379,7 @@ fn level(geometry: Geometry) -> Vec<String> {
 }
 
 /// Name in `/sys/class/block` of a device node.
-fn kernel_name(device: &Path) -> Option<String> {
+pub(super) fn kernel_name(device: &Path) -> Option<String> {
     let real = std::fs::canonicalize(device).ok()?;
     Some(real.file_name()?.to_str()?.to_owned())
 }

@@ -55,6 +55,12 @@ pub(super) fn verdict(release: &str, probed: &Probed) -> Verdict {
     }
 }
 
+/// Whether a release is of this series or a later one.
+pub(super) fn at_least(release: &str, (major, minor): (u32, u32)) -> bool {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
+    matches!((numbers.next(), numbers.next()), (Some(Ok(a)), Some(Ok(b))) if (a, b) >= (major, minor))
+}
+
 /// Whether a kernel of this release has the fix, by the table.
 fn has_fix(release: &str) -> bool {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);

@@ -209,7 +209,7 @@ impl RealHost {
     }
 
     /// The array's UUID as the kernel says it; none for an array that does not run, which has only zeros.
-    fn kernel_uuid(&self, md: &Path) -> Result<Option<Uuid>> {
+    pub(super) fn kernel_uuid(&self, md: &Path) -> Result<Option<Uuid>> {
         let file = md.join("uuid");
         match unless_deleted(sysfs::parsed(&file, "UUID", |t| Uuid::parse_str(t).ok()))? {
             Found::Not if sysfs::exists(md)? => Err(sysfs::bad(&file, "it is not there")),

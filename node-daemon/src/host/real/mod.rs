@@ -8,6 +8,7 @@ mod assemble;
 mod assembly;
 #[cfg(test)]
 mod bent_tests;
+mod bits;
 mod command;
 mod direct;
 mod disk;
@@ -31,9 +32,11 @@ mod nvmet;
 mod pattern;
 mod probe;
 mod proc;
+mod readd;
 mod revoke;
 mod superblock;
 mod sysfs;
+mod traffic;
 mod udev;
 mod zero;
 
@@ -41,7 +44,7 @@ pub use evict::detach_if_asked;
 
 use super::{
     ArrayFacts, ArrayMember, ArraySpec, ConnectSpec, ConnectionFacts, Content, ExportFacts, ExportSpec, Host,
-    LedgerEntry, LegFacts, LegRef, NodeFacts, Result, SuperFacts,
+    LedgerEntry, LegFacts, LegRef, NodeFacts, Result, SuperFacts, Traffic,
 };
 use crate::events::Sources;
 use std::collections::{BTreeMap, BTreeSet};
@@ -224,6 +227,9 @@ impl Host for RealHost {
     fn array(&self, uuid: Uuid) -> Result<Option<ArrayFacts>> {
         self.array_with(uuid)
     }
+    fn traffic(&self, array: &Path) -> Result<Traffic> {
+        self.traffic_of(array)
+    }
     fn examine(&self, device: &Path) -> Result<Option<SuperFacts>> {
         self.examine_device(device)
     }
@@ -278,8 +284,14 @@ impl Host for RealHost {
     fn add_member(&self, array: &Path, member: &ArrayMember) -> Result<()> {
         self.join_member(array, member)
     }
+    fn readd_member(&self, array: &Path, member: &ArrayMember) -> Result<()> {
+        self.return_member(array, member)
+    }
     fn thaw(&self, array: &Path) -> Result<()> {
         self.thaw_array(array)
+    }
+    fn limit_rebuild(&self, array: &Path, kib: Option<u64>) -> Result<()> {
+        self.set_rebuild_limit(array, kib)
     }
     fn wipe(&self, device: &Path) -> Result<()> {
         self.wipe_device(device)

@@ -3,7 +3,7 @@
 use super::super::{NodeFacts, Result};
 use super::command::{Tool, installed};
 use super::error::failed;
-use super::floor::Verdict;
+use super::floor::{self, Verdict};
 use super::{RealHost, lock, sysfs};
 use meshstor_crds::capability;
 use std::collections::BTreeSet;
@@ -93,6 +93,7 @@ impl RealHost {
             self.bitmap()?,
         ];
         all.extend(self.lockless());
+        all.push(self.bitmap_raid10());
         all.extend(self.md_features());
         all.extend(["mdadm", "nft", "mkfs.xfs", "mkfs.ext4"].map(program));
         Ok(all)
@@ -168,6 +169,17 @@ impl RealHost {
             says(capability::LLBITMAP, there, "/proc/kallsyms", LOCKLESS),
             says(capability::LLBITMAP_RAID10, right, FEATURES, remedy),
         ]
+    }
+
+    /// Seen wrong on 6.12, right on 7.3; what lies between was not looked at.
+    fn bitmap_raid10(&self) -> Capability {
+        let release = sysfs::read(self.config.proc.join("sys/kernel/osrelease")).ok().flatten().unwrap_or_default();
+        let remedy = "this kernel's RAID10 forgets what a leg lacks that is away while another is rebuilt: its legs come back by a \
+                      full rebuild; Linux 7.3 and MeshStor's md patches mend it";
+        match (floor::at_least(&release, (7, 3)), self.md_has("raid10_degraded_bitmap")) {
+            (_, true) => says(capability::BITMAP_RAID10, true, FEATURES, ""),
+            (newer, false) => says(capability::BITMAP_RAID10, newer, "the kernel's release", remedy),
+        }
     }
 
     fn md_features(&self) -> [Capability; 2] {

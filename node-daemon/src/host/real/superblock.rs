@@ -11,6 +11,10 @@ const MAGIC: u32 = 0xa92b_4efc;
 const FIXED: usize = 256;
 const CHECKSUM: usize = 0xd8;
 const LOGICAL_BLOCK_SIZE: usize = 0xe0;
+/// `MD_FEATURE_BITMAP_OFFSET`.
+const FEATURE_BITMAP: u32 = 1;
+/// Numbers from here on are no slots (`MD_DISK_ROLE_MAX`).
+const ROLES: u16 = 0xff00;
 
 /// What we read of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +57,23 @@ fn whole(bytes: &[u8]) -> Option<Superblock> {
         events: u64::from_le_bytes(bytes.get(200..208)?.try_into().ok()?),
         raid_disks: u32_at(bytes, 92)?,
     })
+}
+
+/// The slot that the device has in its array; none for a spare, a failed one, or bytes that are no superblock.
+pub(super) fn slot(bytes: &[u8]) -> Option<u32> {
+    whole(bytes)?;
+    let (number, most) = (u32_at(bytes, 160)?, u32_at(bytes, 220)?);
+    let at = FIXED + 2 * usize::try_from(number).ok().filter(|_| number < most)?;
+    let role = u16::from_le_bytes(bytes.get(at..at + 2)?.try_into().ok()?);
+    (role < ROLES).then_some(u32::from(role))
+}
+
+/// Where on the device its bitmap begins, in bytes; none without one behind the superblock.
+pub(super) fn bitmap_at(bytes: &[u8]) -> Option<u64> {
+    whole(bytes)?;
+    let offset = u64::from(u32_at(bytes, 96)?);
+    (u32_at(bytes, 8)? & FEATURE_BITMAP != 0 && i32::try_from(offset).is_ok() && offset > 0)
+        .then_some(OFFSET + offset * 512)
 }
 
 /// The same superblock without its `logical_block_size`, which kernels have from 6.19 on and older ones refuse for a
@@ -140,6 +161,23 @@ mod tests {
             padded.resize(BYTES, 0);
             let found = decode(&padded);
             prop_assert_eq!(found.is_ok(), blank);
+            prop_assert_eq!((slot(&padded), bitmap_at(&padded)), (None, None));
+        }
+
+        #[test]
+        fn slot_and_bitmap(number in 0u32..200, role in any::<u16>(), offset in any::<i32>(), features in 0u32..4) {
+            let sb = Superblock { uuid: Uuid::from_u128(7), name: "meshstor:a".into(), events: 9, raid_disks: 2 };
+            let mut bytes = encode(&sb, 128);
+            bytes[8..12].copy_from_slice(&features.to_le_bytes());
+            bytes[96..100].copy_from_slice(&offset.to_le_bytes());
+            bytes[160..164].copy_from_slice(&number.to_le_bytes());
+            let at = FIXED + 2 * number as usize;
+            bytes[at..at + 2].copy_from_slice(&role.to_le_bytes());
+            let sum = checksum(&bytes).unwrap();
+            bytes[CHECKSUM..CHECKSUM + 4].copy_from_slice(&sum.to_le_bytes());
+            prop_assert_eq!(slot(&bytes), (number < 128 && role < 0xff00).then_some(u32::from(role)));
+            let there = features & 1 == 1 && offset > 0;
+            prop_assert_eq!(bitmap_at(&bytes), there.then(|| 4096 + u64::try_from(offset).unwrap() * 512));
         }
     }
 }

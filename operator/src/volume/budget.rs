@@ -1,0 +1,217 @@
+//! How many legs are rebuilt at once, in the cluster and at each node, and which volume goes first. Pure but for [`Ledger`], in which
+//! this process keeps what it saw last of each volume: a restart begins with what the volumes' statuses say.
+//!
+//! It limits how fast copies come back, and nothing else: no rule of safety depends on it.
+
+use super::world::World;
+use crate::node::NotReady;
+use kube::ResourceExt as _;
+use meshstor_crds::{LegState, MeshReplica, MeshVolume, RebuildBudget, Term, TermPhase, conditions, geometry};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A leg that is being rebuilt, or waits for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rebuild {
+    /// Its name.
+    pub leg: String,
+    /// Its node and that of its consumer.
+    pub nodes: BTreeSet<String>,
+    /// It has its grant: it is rebuilt, or may be any moment.
+    pub active: bool,
+    /// Copies of its volume that are in sync.
+    pub copies: usize,
+    /// The budget of its volume's policy: rebuilds at once in the cluster, and from or to one node.
+    pub limits: (usize, usize),
+}
+
+/// What this process saw last of each volume, by UID.
+#[derive(Clone, Debug, Default)]
+pub struct Ledger(BTreeMap<String, Vec<Rebuild>>);
+
+impl Ledger {
+    /// Takes note of a volume, and answers which of its legs must wait. Those that need not are counted from now on.
+    pub fn observe(&mut self, uid: &str, rebuilds: Vec<Rebuild>) -> BTreeSet<String> {
+        self.0.insert(uid.to_owned(), rebuilds);
+        let leave = allot(self.0.values().flatten());
+        let mut waits = BTreeSet::new();
+        for rebuild in self.0.get_mut(uid).into_iter().flatten() {
+            rebuild.active |= leave.contains(&rebuild.leg);
+            if !rebuild.active {
+                waits.insert(rebuild.leg.clone());
+            }
+        }
+        waits
+    }
+
+    /// Counts what the status of a volume shows that this process has not looked at yet.
+    pub fn heard(&mut self, volume: &MeshVolume) {
+        let (Some(uid), Some(status)) = (volume.uid(), &volume.status) else { return };
+        let rebuilds = || {
+            let under_way = status.legs.iter().filter(|leg| leg.state == LegState::Rebuilding);
+            under_way.map(|leg| Rebuild {
+                leg: leg.name.clone(),
+                nodes: status.consumer.iter().chain([&leg.node]).cloned().collect(),
+                active: true,
+                copies: 0,
+                limits: limits(&RebuildBudget::default()),
+            })
+        };
+        self.0.entry(uid).or_insert_with(|| rebuilds().collect());
+    }
+
+    /// Forgets a volume that is gone.
+    pub fn forget(&mut self, uid: &str) {
+        self.0.remove(uid);
+    }
+}
+
+fn limits(budget: &RebuildBudget) -> (usize, usize) {
+    let least = |n: i32| usize::try_from(n).unwrap_or(1).max(1);
+    (least(budget.max_concurrent), least(budget.max_concurrent_per_node))
+}
+
+/// The legs of a volume that are rebuilt or could be: outside S, on nodes that answer, while an epoch runs or is about to.
+pub fn rebuilds(world: &World) -> Vec<Rebuild> {
+    let here = |t: &&Term| world.wanted() == Some(t.node.as_str()) && world.ended().is_none();
+    let running = |t: &&Term| matches!(t.phase, TermPhase::Started | TermPhase::Running);
+    let Some(term) = world.term().filter(here).filter(running) else { return Vec::new() };
+    let budget = world.policy.as_ref().map(|p| p.spec.rebuild.clone()).unwrap_or_default();
+    let copies = geometry::copies(&world.legs, |leg| term.in_sync.contains(&leg.name_any()));
+    let outside = |leg: &&MeshReplica| {
+        let name = leg.name_any();
+        // A leg that fails is not taken back, whatever grant it has.
+        !term.in_sync.contains(&name) && !term.retired.contains(&name) && !fails(leg)
+    };
+    let answers = |leg: &&MeshReplica| world.node_ready(&leg.spec.node) == Ok::<(), NotReady>(());
+    let legs = world.legs.iter().filter(outside).filter(answers);
+    legs.map(|leg| Rebuild {
+        leg: leg.name_any(),
+        nodes: [leg.spec.node.clone(), term.node.clone()].into(),
+        active: granted(term, leg),
+        copies,
+        limits: limits(&budget),
+    })
+    .collect()
+}
+
+/// Whether the leg's drive fails.
+pub fn fails(leg: &MeshReplica) -> bool {
+    leg.status.as_ref().is_some_and(|s| conditions::is_true(&s.conditions, conditions::FAILING))
+}
+
+/// Whether the leg has a grant of this epoch that was not served to its end.
+fn granted(term: &Term, leg: &MeshReplica) -> bool {
+    let Some(grant) = leg.spec.grant.as_ref().filter(|g| g.epoch == term.epoch) else { return false };
+    let spent = leg.status.as_ref().is_some_and(|s| s.export.is_none() && s.spent_grant >= Some(grant.number));
+    !spent
+}
+
+/// Who of those that wait may begin: the volume with the fewest copies first, and past one whose nodes are busy the next.
+fn allot<'a>(all: impl Iterator<Item = &'a Rebuild> + Clone) -> BTreeSet<String> {
+    let mut cluster = 0;
+    let mut nodes: BTreeMap<&String, usize> = BTreeMap::new();
+    let mut begin = |rebuild: &'a Rebuild, limits: (usize, usize)| {
+        let room = rebuild.nodes.iter().all(|n| nodes.get(n).is_none_or(|busy| *busy < limits.1));
+        if cluster >= limits.0 || !room {
+            return false;
+        }
+        cluster += 1;
+        rebuild.nodes.iter().for_each(|n| *nodes.entry(n).or_default() += 1);
+        true
+    };
+    for rebuild in all.clone().filter(|r| r.active) {
+        begin(rebuild, (usize::MAX, usize::MAX));
+    }
+    let mut waiting: Vec<&Rebuild> = all.filter(|r| !r.active).collect();
+    waiting.sort_by_key(|r| (r.copies, &r.leg));
+    waiting.into_iter().filter(|r| begin(r, r.limits)).map(|r| r.leg.clone()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixtures::{attached, leg_mut, now, silence, term_mut};
+    use super::super::grants;
+    use super::super::plan::plan;
+    use super::super::status;
+    use super::super::validate::validate;
+    use super::*;
+    use proptest::prelude::*;
+
+    fn rebuild(leg: &str, nodes: &[&str], copies: usize, limits: (usize, usize)) -> Rebuild {
+        let nodes = nodes.iter().map(|n| (*n).to_owned()).collect();
+        Rebuild { leg: leg.to_owned(), nodes, active: false, copies, limits }
+    }
+
+    #[test]
+    fn the_most_exposed_volume_goes_first_and_a_busy_node_holds_up_only_its_own() {
+        let mut ledger = Ledger::default();
+        let limits = (2, 1);
+        assert!(ledger.observe("a", vec![rebuild("a-1", &["n1", "n2"], 2, limits)]).is_empty());
+        // n2 is busy; what waits for it holds up nobody else.
+        assert_eq!(ledger.observe("b", vec![rebuild("b-1", &["n2", "n3"], 1, limits)]).len(), 1);
+        assert_eq!(ledger.observe("c", vec![rebuild("c-1", &["n4", "n5"], 2, limits)]).len(), 0);
+        assert_eq!(
+            ledger.observe("d", vec![rebuild("d-1", &["n6", "n7"], 1, limits)]).len(),
+            1,
+            "two run in the cluster"
+        );
+        // One ends: the two that have one copy go before the one that has two, whoever asks first.
+        ledger.forget("c");
+        assert_eq!(ledger.observe("e", vec![rebuild("e-1", &["n8", "n9"], 2, limits)]).len(), 1, "d-1 is more exposed");
+        assert!(ledger.observe("d", vec![rebuild("d-1", &["n6", "n7"], 1, limits)]).is_empty());
+        ledger.forget("a");
+        assert!(ledger.observe("b", vec![rebuild("b-1", &["n2", "n3"], 1, limits)]).is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn no_budget_is_ever_passed(
+            asks in proptest::collection::vec((0usize..6, 0usize..6, 1usize..4), 1..30),
+            limits in (1usize..6, 1usize..4),
+        ) {
+            let mut ledger = Ledger::default();
+            let mut running: Vec<BTreeSet<String>> = vec![];
+            for (n, (a, b, copies)) in asks.iter().enumerate() {
+                let nodes = [format!("n{a}"), format!("n{b}")];
+                let nodes: Vec<&str> = nodes.iter().map(String::as_str).collect();
+                let ask = rebuild(&format!("l{n}"), &nodes, *copies, limits);
+                if ledger.observe(&format!("v{n}"), vec![ask.clone()]).is_empty() {
+                    running.push(ask.nodes);
+                }
+            }
+            prop_assert!(running.len() <= limits.0);
+            for node in 0..6 {
+                let busy = running.iter().filter(|nodes| nodes.contains(&format!("n{node}"))).count();
+                prop_assert!(busy <= limits.1, "n{node}: {busy}");
+            }
+        }
+    }
+
+    /// A leg that waits gets no grant; one that is in sync, or whose node does not answer, counts for nothing.
+    #[test]
+    fn a_leg_that_waits_is_not_granted() {
+        let mut world = attached();
+        assert!(rebuilds(&world).is_empty());
+        term_mut(&mut world).in_sync = vec!["v-0".to_owned()];
+        assert!(rebuilds(&world)[0].active, "it has its grant still");
+        let of = leg_mut(&mut world, "v-1").status.get_or_insert_default();
+        (of.spent_grant, of.export) = (Some(1), None);
+        let waiting = rebuilds(&world);
+        assert!(waiting.len() == 1 && !waiting[0].active && waiting[0].copies == 1);
+        assert_eq!(grants::plan(&world).len(), 1);
+        world.clocks.waits = ["v-1".to_owned()].into();
+        assert!(grants::plan(&world).is_empty());
+        let settled = validate(&world);
+        let said = status::status(&world, &settled, &plan(&world, &settled));
+        let resynced = said.conditions.iter().find(|c| c.type_ == "Resynced").unwrap();
+        assert_eq!((resynced.status.as_str(), resynced.reason.as_str()), ("False", "RebuildWaits"));
+        let mut failing = world.clone();
+        failing.clocks.waits.clear();
+        let want = conditions::Want::new("Failing", true, "DriveFailing", "");
+        let of = leg_mut(&mut failing, "v-1").status.get_or_insert_default();
+        of.conditions = conditions::apply(&[], &[want], None, &meshstor_crds::Time(now()));
+        assert!(rebuilds(&failing).is_empty() && grants::plan(&failing).is_empty(), "a leg that fails is not let in");
+        silence(&mut world, "n2");
+        assert!(rebuilds(&world).is_empty());
+    }
+}
