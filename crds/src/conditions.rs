@@ -28,6 +28,10 @@ pub const DRIVES_USABLE: &str = "DrivesUsable";
 
 /// Only a reboot of the node lets go of a volume that is not its any more: its kernel holds writes that somebody may still see end.
 pub const REBOOT_REQUIRED: &str = "RebootRequired";
+/// A leg's drive fails, by its daemon's or its consumer's word: another leg is to take its place.
+pub const FAILING: &str = "Failing";
+/// A leg of a volume is being replaced by another; false where none can be placed. Present only while one is to be replaced.
+pub const REPLACING: &str = "Replacing";
 
 /// Nothing more is to be done.
 pub const REASON_OK: &str = "AsWanted";
@@ -101,6 +105,12 @@ pub const REASON_NOT_ATTACHED: &str = "NotAttached";
 pub const REASON_KERNEL_SUPPORTS: &str = "KernelSupports";
 /// The array is striped: there is nothing to take over.
 pub const REASON_ALREADY_STRIPED: &str = "AlreadyStriped";
+/// A leg's node has no `MeshNode` any more: it is gone for good.
+pub const REASON_NODE_DELETED: &str = "NodeDeleted";
+/// A leg's drive fails, or is gone from its node.
+pub const REASON_DRIVE_FAILING: &str = "DriveFailing";
+/// Somebody asked for it.
+pub const REASON_ASKED: &str = "Asked";
 /// An array that MeshStor did not assemble holds a leg.
 pub const REASON_FOREIGN_ASSEMBLY: &str = "ForeignAssembly";
 

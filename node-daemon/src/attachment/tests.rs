@@ -39,6 +39,8 @@ fn replica(slot: i32, node: &str) -> MeshReplica {
         grant: None,
         transport: Transport::default(),
         io_queues: 2,
+        replaces: None,
+        replace: false,
     };
     let mut replica = MeshReplica::new(&naming::leg("v", slot), spec);
     replica.metadata.uid = Some(format!("uid-{slot}"));

@@ -65,6 +65,8 @@ fn leg(name: &str, slot: i32, node: &str, drive: &str, size: u64) -> MeshReplica
         grant: None,
         transport: Transport::Tcp,
         io_queues: 2,
+        replaces: None,
+        replace: false,
     };
     MeshReplica::new(name, spec)
 }

@@ -95,6 +95,8 @@ fn creations(world: &World, settled: &Settled, spots: Vec<Spot>) -> Vec<Action> 
             grant: None,
             transport: settled.resolved.transport,
             io_queues: settled.resolved.io_queues,
+            replaces: None,
+            replace: false,
         }),
     });
     legs.chain([Action::CreateAttachment]).collect()

@@ -78,6 +78,8 @@ pub fn replica(slot: i32, node: &str) -> MeshReplica {
         grant: None,
         transport: Transport::default(),
         io_queues: 2,
+        replaces: None,
+        replace: false,
     };
     let mut replica = MeshReplica::new(&naming::leg(VOLUME, slot), spec);
     replica.metadata.uid = Some(format!("leg-uid-{slot}"));
