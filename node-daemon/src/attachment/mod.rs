@@ -7,6 +7,7 @@
 mod end;
 mod features;
 pub mod record;
+mod replace;
 mod report;
 mod run;
 mod start;

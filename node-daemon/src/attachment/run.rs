@@ -2,7 +2,7 @@
 
 use meshstor_crds::EndedReason;
 
-use super::{Leg, Step, View, end, report, start};
+use super::{Leg, Step, View, end, replace, report, start};
 use crate::host::{ArrayFacts, ArrayMember, Content};
 
 /// The next step while the record says `Running` by this process.
@@ -15,7 +15,12 @@ pub(super) fn step(view: &View<'_>) -> Step {
         return stopped(view);
     }
     // A lost leg before everything else, whatever slow step may be waiting for it.
-    if let Some(step) = loss(view).or_else(|| release(view)).or_else(|| tidy(view, array)) {
+    let urgent = replace::swap(view)
+        .or_else(|| loss(view))
+        .or_else(|| release(view))
+        .or_else(|| replace::resume(view, array))
+        .or_else(|| tidy(view, array));
+    if let Some(step) = urgent {
         return step;
     }
     if view.memory.failed.is_some() && !published(view) {
@@ -33,6 +38,8 @@ pub(super) fn step(view: &View<'_>) -> Step {
     initialise(view, array)
         .or_else(|| publish(view))
         .or_else(|| mount(view, array))
+        .or_else(|| replace::expel(view, array))
+        .or_else(|| replace::finish(view, array))
         .or_else(|| rebuild(view, array))
         .unwrap_or_else(|| report::step(view))
 }
@@ -95,7 +102,7 @@ fn loss(view: &View<'_>) -> Option<Step> {
 }
 
 /// MD runs without the leg: its member failed, or no member can be its (all that work are known to be others').
-fn failed(view: &View<'_>, leg: &Leg<'_>) -> bool {
+pub(super) fn failed(view: &View<'_>, leg: &Leg<'_>) -> bool {
     let Some(array) = view.array else { return false };
     match view.member(leg) {
         Some(member) => member.faulty || !member.in_sync,
@@ -173,17 +180,22 @@ fn rebuild(view: &View<'_>, array: &ArrayFacts) -> Option<Step> {
     if !view.term()?.initialised {
         return None;
     }
-    let outside = || view.legs.iter().filter(|l| !view.in_set(l.name()) && !view.retired(l.name()));
+    let outside = || view.legs.iter().filter(|l| !view.in_set(l.name()) && !view.left(l));
     if let Some(leg) = outside().find(|l| view.works(l) && !view.holds(l)) {
         return Some(Step::RecordInSync { leg: leg.name().to_owned() });
     }
     let full = array.members.len() >= usize::try_from(array.slots).unwrap_or(usize::MAX);
     // A RAID10 takes a leg into a named slot only while nothing is copied.
     let full = full || (array.sync.is_some() && view.striped());
-    if full || outside().any(|l| view.member(l).is_some()) {
+    if outside().any(|l| view.member(l).is_some()) {
         return None;
     }
-    outside().find_map(|leg| back(view, array, leg))
+    // What is filled beside a member needs no empty slot, but nothing else may be copied.
+    let room = |leg: &&Leg<'_>| match replace::beside(view, leg) {
+        Some(_) => array.sync.is_none() && array.sync_max.is_none(),
+        None => !full,
+    };
+    outside().filter(room).find_map(|leg| back(view, array, leg))
 }
 
 fn back(view: &View<'_>, array: &ArrayFacts, leg: &Leg<'_>) -> Option<Step> {
@@ -201,5 +213,9 @@ fn back(view: &View<'_>, array: &ArrayFacts, leg: &Leg<'_>) -> Option<Step> {
     }
     let write_mostly = leg.local.is_none() && view.avoids_remote()?;
     let member = ArrayMember { device, slot: leg.slot(), write_mostly };
+    if let Some(old) = replace::beside(view, leg) {
+        let old = view.member(old).filter(|m| m.in_sync && !m.faulty)?.name.clone();
+        return Some(Step::ReplaceMember { leg: name, device: array.device.clone(), old, member });
+    }
     Some(Step::AddMember { leg: name, device: array.device.clone(), member })
 }

@@ -54,6 +54,7 @@ fn member(name: &str) -> MemberFacts {
         in_sync: true,
         faulty: false,
         write_mostly: false,
+        replacement: false,
         latency_ewma_ns: None,
     }
 }
@@ -98,6 +99,8 @@ impl Bed {
             degraded: 0,
             members: vec![member("p1"), member("nvme0n1")],
             sync: None,
+            sync_max: None,
+            suspended: false,
             mounts: vec![],
         };
         let connection = ConnectionFacts {

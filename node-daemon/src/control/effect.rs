@@ -39,6 +39,11 @@ pub fn perform(host: &dyn Host, step: &Step) -> Result<Found, HostError> {
         Step::RemoveMember { device, name } => host.remove_member(device, name)?,
         Step::ZeroSuperblock { device, .. } => host.zero_superblock(device)?,
         Step::AddMember { device, member, .. } => host.add_member(device, member)?,
+        Step::ReplaceMember { device, old, member, .. } => host.replace_member(device, old, member)?,
+        Step::Suspend { device } => host.suspend(device)?,
+        Step::FinishSync { device } => host.finish_sync(device)?,
+        Step::Resume { device } => host.resume(device)?,
+        Step::ExpelMember { device, name, .. } => host.expel_member(device, name)?,
         Step::Thaw { device } => host.thaw(device)?,
         Step::Settle
         | Step::Claim
@@ -119,7 +124,7 @@ pub fn remember(memory: &mut Memory, step: &Step, found: Found) {
         (Step::ZeroSuperblock { key, .. }, _) => {
             memory.erased.insert(key.clone());
         }
-        (Step::AddMember { .. }, _) => memory.erased.clear(),
+        (Step::AddMember { .. } | Step::ReplaceMember { .. }, _) => memory.erased.clear(),
         _ => {}
     }
     memory.trouble = None;
@@ -129,7 +134,7 @@ pub fn remember(memory: &mut Memory, step: &Step, found: Found) {
 pub fn regret(memory: &mut Memory, step: &Step, error: &HostError, published: bool) {
     let message = error.to_string();
     let reason = super::error::reason(error);
-    if matches!(step, Step::AddMember { .. }) {
+    if matches!(step, Step::AddMember { .. } | Step::ReplaceMember { .. }) {
         // It may have a superblock again.
         memory.erased.clear();
     }
@@ -158,6 +163,10 @@ pub fn notice(step: &Step, object: &MeshAttachment) -> Option<Notice> {
         }
         Step::RecordLoss { leg, why } => (true, "LegLost", format!("leg {leg} was recorded away: {why}")),
         Step::AddMember { leg, .. } => (false, "RebuildStarted", format!("leg {leg} is being rebuilt")),
+        Step::ReplaceMember { leg, old, .. } => {
+            (false, "ReplacementStarted", format!("leg {leg} is filled beside member {old}"))
+        }
+        Step::ExpelMember { leg, .. } => (false, "LegLeft", format!("leg {leg} left the array")),
         Step::RecordInSync { leg } => (false, "RebuildFinished", format!("leg {leg} is in sync")),
         Step::RecordEnded { reason: meshstor_crds::EndedReason::Detached } => {
             (false, "Detached", format!("{volume} is detached"))

@@ -52,6 +52,10 @@ pub(super) struct Member {
     pub(super) in_sync: bool,
     pub(super) faulty: bool,
     pub(super) write_mostly: bool,
+    /// It is filled beside the member that has its slot.
+    pub(super) replacement: bool,
+    /// Everything up to the hold was copied to it.
+    pub(super) copied: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -64,6 +68,10 @@ pub(super) struct Array {
     pub(super) stranger: bool,
     /// Somebody has it open.
     pub(super) open: bool,
+    /// Rebuilds wait before their end.
+    pub(super) held: bool,
+    /// Writes are held.
+    pub(super) suspended: bool,
 }
 
 #[derive(Clone, Debug, Default)]

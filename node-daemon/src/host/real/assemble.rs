@@ -277,6 +277,23 @@ impl RealHost {
     }
 
     pub(super) fn join_member(&self, array: &Path, member: &ArrayMember) -> Result<()> {
+        self.join(array, member, |block, name| {
+            if sysfs::needed(block.join("md/level"), "level", mdstate::level)? != "raid10" {
+                return Ok(());
+            }
+            let file = self.member_file(array, name, "slot");
+            sysfs::write(&file, &member.slot.to_string()).doing(|| format!("give {name} its slot"))
+        })
+    }
+
+    /// Adds a device while nothing is rebuilt; `place` tells the kernel, by the array's directory and the new member's name, what
+    /// it is for.
+    pub(super) fn join(
+        &self,
+        array: &Path,
+        member: &ArrayMember,
+        place: impl FnOnce(&Path, &str) -> Result<()>,
+    ) -> Result<()> {
         let action = || format!("add {} to {}", member.device.display(), array.display());
         let name = kernel_name(&member.device).ok_or_else(|| failed(action(), "no such device"))?;
         let file = self.member_file(array, &name, "state");
@@ -302,10 +319,7 @@ impl RealHost {
                 // Not by `--add --write-mostly`: mdadm 4.6 then adds it to an array with the lockless bitmap as a failed one.
                 sysfs::write(&file, "writemostly").doing(action)?;
             }
-            if sysfs::needed(block.join("md/level"), "level", mdstate::level)? == "raid10" {
-                sysfs::write(self.member_file(array, &name, "slot"), &member.slot.to_string()).doing(action)?;
-            }
-            Ok(())
+            place(&block, &name)
         });
         match placed {
             Ok(()) => sysfs::write(&sync, "recover").doing(action),
@@ -326,12 +340,13 @@ impl RealHost {
                 unless_gone(sysfs::write(file("state"), "remove")).doing(action)?;
             }
         }
+        self.forget_wishes(&block)?;
         sysfs::write(block.join("md/sync_action"), "idle").doing(action)
     }
 }
 
 /// Whether MD has failed the member with this `state`; none when it is no member (any more).
-fn member_fails(state: &Path) -> Result<Option<bool>> {
+pub(super) fn member_fails(state: &Path) -> Result<Option<bool>> {
     sysfs::parsed(state, "state of a member", |text| mdstate::flags(text).map(|f| f.contains(&"faulty")))
 }
 
@@ -361,7 +376,7 @@ fn level(geometry: Geometry) -> Vec<String> {
 }
 
 /// Name in `/sys/class/block` of a device node.
-fn kernel_name(device: &Path) -> Option<String> {
+pub(super) fn kernel_name(device: &Path) -> Option<String> {
     let real = std::fs::canonicalize(device).ok()?;
     Some(real.file_name()?.to_str()?.to_owned())
 }

@@ -31,6 +31,7 @@ mod nvmet;
 mod pattern;
 mod probe;
 mod proc;
+mod replace;
 mod revoke;
 mod superblock;
 mod sysfs;
@@ -277,6 +278,21 @@ impl Host for RealHost {
     }
     fn add_member(&self, array: &Path, member: &ArrayMember) -> Result<()> {
         self.join_member(array, member)
+    }
+    fn replace_member(&self, array: &Path, old: &str, member: &ArrayMember) -> Result<()> {
+        self.replace(array, old, member)
+    }
+    fn finish_sync(&self, array: &Path) -> Result<()> {
+        self.lift_hold(array)
+    }
+    fn suspend(&self, array: &Path) -> Result<()> {
+        self.hold_writes(array)
+    }
+    fn resume(&self, array: &Path) -> Result<()> {
+        self.release_writes(array)
+    }
+    fn expel_member(&self, array: &Path, name: &str) -> Result<()> {
+        self.expel(array, name)
     }
     fn thaw(&self, array: &Path) -> Result<()> {
         self.thaw_array(array)

@@ -1,0 +1,65 @@
+//! Replacement of a leg by its heir (`MeshReplica.spec.replaces`), as the consumer does it.
+//!
+//! A single copy's heir has a slot of its own, the empty one of its set: it is rebuilt like any leg, recorded in the old one's
+//! stead, and then the old one is taken out. Every other heir is filled *beside* the member whose slot it takes. At the end of
+//! that MD fails the old member by itself, and would acknowledge what the old leg does not have while the record still names it
+//! (I1). So the copy waits just before its end; then all writes are held, the copy ends, the record is written, writes go on.
+//! Each step follows from what is seen, so a process that dies in between is followed by one that goes on.
+
+use super::run::failed;
+use super::{Leg, Step, View};
+use crate::host::{ArrayFacts, MemberFacts};
+
+/// The member of S that the leg is to be filled beside: that of the same slot.
+pub(super) fn beside<'a>(view: &View<'a>, leg: &Leg<'_>) -> Option<&'a Leg<'a>> {
+    view.gives_way(leg).filter(|old| old.slot() == leg.slot())
+}
+
+/// The heir that is being filled beside a leg of S that works, with its member.
+fn filled<'a>(view: &View<'a>) -> Option<(&'a Leg<'a>, &'a MemberFacts)> {
+    view.legs.iter().find_map(|leg| {
+        let member = view.member(leg).filter(|m| m.replacement && !m.faulty && !m.in_sync)?;
+        beside(view, leg).filter(|old| view.works(old) && !view.left(leg)).map(|_| (leg, member))
+    })
+}
+
+/// The heir that has everything while MD has failed the leg of S whose place it takes: all writes are held, and one write
+/// of the record makes them right.
+fn unrecorded<'a>(view: &View<'a>) -> Option<&'a Leg<'a>> {
+    let mut outside = view.legs.iter().filter(|l| !view.in_set(l.name()) && !view.retired(l.name()));
+    outside.find(|l| view.works(l) && view.gives_way(l).is_some_and(|old| failed(view, old)))
+}
+
+/// Before anything is said of a loss: the leg is not lost, it was replaced.
+pub(super) fn swap(view: &View<'_>) -> Option<Step> {
+    unrecorded(view).filter(|leg| !view.holds(leg)).map(|leg| Step::RecordInSync { leg: leg.name().to_owned() })
+}
+
+/// The copy waits before its end: writes are held, and it goes on. It goes on at once where nobody is replaced any more.
+pub(super) fn finish(view: &View<'_>, array: &ArrayFacts) -> Option<Step> {
+    let at = array.sync_max?;
+    let device = array.device.clone();
+    if filled(view).is_none() {
+        return Some(Step::FinishSync { device });
+    }
+    let waits = array.sync.as_ref().is_some_and(|s| s.done >= at);
+    // A hold waits for what is in flight: not while a member does not answer.
+    if !waits || view.legs.iter().any(|l| view.holds(l)) {
+        return None;
+    }
+    Some(if array.suspended { Step::FinishSync { device } } else { Step::Suspend { device } })
+}
+
+/// Writes go on when the change is recorded, or comes to nothing, or the volume is to leave.
+pub(super) fn resume(view: &View<'_>, array: &ArrayFacts) -> Option<Step> {
+    let needed = unrecorded(view).is_some() || (view.wanted() && filled(view).is_some());
+    (array.suspended && !needed).then(|| Step::Resume { device: array.device.clone() })
+}
+
+/// A member that works although its leg has left S for good.
+pub(super) fn expel(view: &View<'_>, array: &ArrayFacts) -> Option<Step> {
+    view.legs.iter().filter(|l| view.left(l)).find_map(|leg| {
+        let name = view.member(leg).filter(|m| !m.faulty)?.name.clone();
+        Some(Step::ExpelMember { leg: leg.name().to_owned(), device: array.device.clone(), name })
+    })
+}
