@@ -8,6 +8,8 @@ mod end;
 mod features;
 pub mod record;
 mod replace;
+#[cfg(test)]
+mod replace_tests;
 mod report;
 mod run;
 mod start;

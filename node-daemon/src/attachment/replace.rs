@@ -37,23 +37,34 @@ pub(super) fn swap(view: &View<'_>) -> Option<Step> {
 
 /// The copy waits before its end: writes are held, and it goes on. It goes on at once where nobody is replaced any more.
 pub(super) fn finish(view: &View<'_>, array: &ArrayFacts) -> Option<Step> {
-    let at = array.sync_max?;
     let device = array.device.clone();
     if filled(view).is_none() {
-        return Some(Step::FinishSync { device });
+        return array.sync_max.map(|_| Step::FinishSync { device });
     }
-    let waits = array.sync.as_ref().is_some_and(|s| s.done >= at);
     // A hold waits for what is in flight: not while a member does not answer.
-    if !waits || view.legs.iter().any(|l| view.holds(l)) {
+    if !near_end(array) || view.legs.iter().any(|l| view.holds(l)) {
         return None;
     }
-    Some(if array.suspended { Step::FinishSync { device } } else { Step::Suspend { device } })
+    match (array.suspended, array.sync_max) {
+        (false, _) => Some(Step::Suspend { device }),
+        (true, Some(_)) => Some(Step::FinishSync { device }),
+        (true, None) => None,
+    }
+}
+
+/// The copy waits before its end; or it was let go on, and has nine tenths.
+fn near_end(array: &ArrayFacts) -> bool {
+    let Some(sync) = &array.sync else { return false };
+    array.sync_max.map_or(sync.done.saturating_mul(10) >= sync.total.saturating_mul(9), |at| sync.done >= at)
 }
 
 /// Writes go on when the change is recorded, or comes to nothing, or the volume is to leave.
 pub(super) fn resume(view: &View<'_>, array: &ArrayFacts) -> Option<Step> {
-    let needed = unrecorded(view).is_some() || (view.wanted() && filled(view).is_some());
-    (array.suspended && !needed).then(|| Step::Resume { device: array.device.clone() })
+    // Between the copy's end and what MD makes of it no copy is seen.
+    let ends = near_end(array) || array.sync.is_none();
+    let needed = unrecorded(view).is_some() || (view.wanted() && ends && filled(view).is_some());
+    // It waits for what is in flight, and so perhaps for a path that is still to be released: nothing waits for it.
+    (array.suspended && !needed && view.memory.slow.is_none()).then(|| Step::Resume { device: array.device.clone() })
 }
 
 /// A member that works although its leg has left S for good.

@@ -17,8 +17,8 @@ pub(super) fn step(view: &View<'_>) -> Step {
     // A lost leg before everything else, whatever slow step may be waiting for it.
     let urgent = replace::swap(view)
         .or_else(|| loss(view))
-        .or_else(|| release(view))
         .or_else(|| replace::resume(view, array))
+        .or_else(|| release(view))
         .or_else(|| tidy(view, array));
     if let Some(step) = urgent {
         return step;

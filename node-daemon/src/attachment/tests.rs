@@ -10,23 +10,23 @@ use super::record::RecordError;
 use super::*;
 use crate::host::{ArrayFacts, ConnectionFacts, ControllerState, LedgerEntry, LegFacts, MemberFacts, PartitionFacts};
 
-struct Bed {
-    attachment: MeshAttachment,
-    replicas: Vec<MeshReplica>,
-    local: LegFacts,
-    array: Option<ArrayFacts>,
-    connections: Vec<ConnectionFacts>,
-    held: BTreeSet<String>,
-    memory: Memory,
+pub(super) struct Bed {
+    pub(super) attachment: MeshAttachment,
+    pub(super) replicas: Vec<MeshReplica>,
+    pub(super) local: LegFacts,
+    pub(super) array: Option<ArrayFacts>,
+    pub(super) connections: Vec<ConnectionFacts>,
+    pub(super) held: BTreeSet<String>,
+    pub(super) memory: Memory,
     /// What the volume asks for is known.
-    resolved: bool,
+    pub(super) resolved: bool,
 }
 
-fn nqn(epoch: i64) -> String {
+pub(super) fn nqn(epoch: i64) -> String {
     naming::export_nqn("uid-1", epoch, 1)
 }
 
-fn replica(slot: i32, node: &str) -> MeshReplica {
+pub(super) fn replica(slot: i32, node: &str) -> MeshReplica {
     let spec = MeshReplicaSpec {
         volume: "v".to_owned(),
         volume_uid: "u".to_owned(),
@@ -47,7 +47,7 @@ fn replica(slot: i32, node: &str) -> MeshReplica {
     replica
 }
 
-fn member(name: &str) -> MemberFacts {
+pub(super) fn member(name: &str) -> MemberFacts {
     MemberFacts {
         name: name.to_owned(),
         slot: Some(0),
@@ -61,7 +61,7 @@ fn member(name: &str) -> MemberFacts {
 
 impl Bed {
     /// Attached on `n` in epoch 2: v-0 is local, v-1 remote, both in sync, mounted nowhere and not asked to be.
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let spec = MeshAttachmentSpec { node: Some("n".to_owned()), mount_path: None, lost: None };
         let mut attachment = MeshAttachment::new("v", spec);
         let term = Term {
@@ -121,16 +121,16 @@ impl Bed {
         }
     }
 
-    fn term(&mut self) -> &mut Term {
+    pub(super) fn term(&mut self) -> &mut Term {
         self.attachment.status.as_mut().unwrap().term.as_mut().unwrap()
     }
 
-    fn hold(&mut self) {
+    pub(super) fn hold(&mut self) {
         self.connections[0].state = ControllerState::Connecting;
         self.held.insert(nqn(2));
     }
 
-    fn look<T>(&self, look: impl FnOnce(&View<'_>) -> T) -> T {
+    pub(super) fn look<T>(&self, look: impl FnOnce(&View<'_>) -> T) -> T {
         let local = |r: &MeshReplica| (r.spec.node == "n").then_some(&self.local);
         let legs: Vec<_> = self.replicas.iter().map(|replica| Leg { replica, local: local(replica) }).collect();
         let params = Params {
@@ -159,12 +159,12 @@ impl Bed {
         })
     }
 
-    fn plan(&self) -> Step {
+    pub(super) fn plan(&self) -> Step {
         self.look(plan)
     }
 
     /// The plan, once what is to be reported was reported.
-    fn quiet(&mut self) -> Step {
+    pub(super) fn quiet(&mut self) -> Step {
         match self.plan() {
             Step::Report(status) => {
                 self.attachment.status = Some(*status);

@@ -1,6 +1,5 @@
 //! Arrays: which members they start from, what failing and rebuilding does, and what an application sees.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use meshstor_crds::{Bitmap, Geometry};
@@ -14,7 +13,7 @@ use super::{Write, busy, conflict, failed};
 const HELD_AT: u64 = 90;
 
 fn facts(array: &Array) -> ArrayFacts {
-    let slots: BTreeSet<u32> = array.members.iter().filter(|m| m.in_sync && !m.faulty).map(|m| m.slot).collect();
+    let working = array.members.iter().filter(|m| m.in_sync && !m.faulty).count();
     let mut rebuilding = array.members.iter().filter(|m| !m.in_sync && !m.faulty).peekable();
     let done = if rebuilding.peek().is_some_and(|m| m.copied) { HELD_AT } else { 0 };
     let sync = SyncFacts { action: "recover".to_owned(), done, total: 100, speed_kib: 1 };
@@ -36,7 +35,7 @@ fn facts(array: &Array) -> ArrayFacts {
         frozen: false,
         bitmap: Some(array.spec.bitmap),
         latency_balance: None,
-        degraded: array.spec.geometry.slots().saturating_sub(u32::try_from(slots.len()).unwrap_or(0)),
+        degraded: array.spec.geometry.slots().saturating_sub(u32::try_from(working).unwrap_or(0)),
         members: array.members.iter().map(member).collect(),
         sync: rebuilding.peek().is_some().then_some(sync),
         sync_max: array.held.then_some(HELD_AT),
