@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Transport;
 
-/// One leg: a partition on one node's drive, and who may use it. Written by the operator, never by people.
+/// One leg: a partition on one node's drive, and who may use it. Written by the operator; a person may ask it to leave (`replace`).
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[kube(
     group = "meshstor.io",
@@ -18,7 +18,7 @@ use crate::Transport;
     status = "MeshReplicaStatus",
     derive = "PartialEq",
     cel,
-    doc = "One leg of a volume: a partition on one node's drive, and who may use it. Written by the operator, never by people.",
+    doc = "One leg of a volume: a partition on one node's drive, and who may use it. Written by the operator; a person may ask it to leave (`replace`).",
     selectable = ".spec.node",
     selectable = ".spec.volume",
     printcolumn(name = "Volume", type_ = "string", json_path = ".spec.volume"),

@@ -415,8 +415,16 @@ fn replaced(bench: &Bench<'_>, geometry: Geometry) -> Check {
     let heir = bench.new_leg_on(&bench.other_drive)?;
     let name = |device: &Path| device.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     let mut members = Vec::new();
+    let mut exports = Vec::new();
     for (slot, leg) in (0..).zip(&legs) {
-        members.push(ArrayMember { device: bench.device(leg)?, slot, write_mostly: false });
+        // MD warns of members that share a drive when it starts an array: the others are remote.
+        let device = if slot < 2 {
+            bench.device(leg)?
+        } else {
+            exports.push(said(bench.host.export(leg, &bench.spec(1)))?);
+            bench.connect(&exports[exports.len() - 1])?
+        };
+        members.push(ArrayMember { device, slot, write_mostly: false });
     }
     let (uuid, size, bitmap) = (Uuid::new_v4(), bench.env.leg_bytes - (8 << 20), Bitmap::Internal);
     let old = name(&members[1].device);
@@ -474,6 +482,8 @@ fn replaced(bench: &Bench<'_>, geometry: Geometry) -> Check {
     let left = bench.array(uuid)?.ok_or("the array is gone")?;
     must(left.degraded == 1 && find(&left, &new).is_none(), "a member that was expelled is there")?;
     said(bench.host.stop_array(&made.device))?;
+    let close = |e: &ExportFacts| said(bench.host.disconnect(&e.nqn)).and_then(|()| said(bench.host.revoke(&e.nqn)));
+    exports.iter().try_for_each(close)?;
     legs.iter().chain([&heir]).try_for_each(|leg| bench.drop_leg(leg))
 }
 

@@ -201,6 +201,9 @@ fn leaving(world: &World, leg: &MeshReplica) -> String {
     let name = place(leg);
     match (&leg.metadata.deletion_timestamp, world.node_ready(&leg.spec.node)) {
         (None, _) => format!("{name} is retired, and wiped when every copy is in sync"),
+        (Some(_), Ok(())) if seats::drive_gone(world, leg) => format!(
+            "{name} is wiped when its drive is back; if that is destroyed, take the finalizer from its MeshReplica by hand"
+        ),
         (Some(_), Ok(())) => format!("{name} is being wiped"),
         (Some(_), Err(why)) => {
             format!("{name} is wiped when its node is back ({why}); if it never comes, delete its MeshNode")

@@ -105,7 +105,7 @@ pub fn why(world: &World, leg: &MeshReplica) -> Option<Why> {
 }
 
 /// The drive is not among those that its node, which answers, reports.
-fn drive_gone(world: &World, leg: &MeshReplica) -> bool {
+pub fn drive_gone(world: &World, leg: &MeshReplica) -> bool {
     let node = crate::node::find(&world.nodes, &leg.spec.node).filter(|_| world.node_ready(&leg.spec.node).is_ok());
     let drives = node.and_then(|n| n.status.as_ref()).map(|s| &s.drives);
     drives.is_some_and(|drives| !drives.is_empty() && drives.iter().all(|d| d.id != leg.spec.drive))

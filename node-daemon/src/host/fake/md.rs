@@ -252,7 +252,9 @@ impl World {
 
     pub(super) fn with_array(&mut self, node: &str, array: &Path, change: impl FnOnce(&mut Array)) -> Result<()> {
         let found = self.node_mut(node)?.arrays.iter_mut().find(|a| a.device == array);
-        found.map_or_else(|| failed("change an array", "no such array"), |found| Ok(change(found)))
+        let Some(found) = found else { return failed("change an array", "no such array") };
+        change(found);
+        Ok(())
     }
 
     /// The store waits until what is in flight is done.
