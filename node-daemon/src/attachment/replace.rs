@@ -67,7 +67,9 @@ pub(super) fn resume(view: &View<'_>, array: &ArrayFacts) -> Option<Step> {
     (array.suspended && !needed && view.memory.slow.is_none()).then(|| Step::Resume { device: array.device.clone() })
 }
 
-/// A member that works although its leg has left S for good.
+/// A member that works although its leg has left S for good. Once MD has failed it its path is let go, and then it is taken out of the
+/// array: the target closes its export only when it is not among the members any more, for to let go of a path whose other end was
+/// just closed takes a minute.
 pub(super) fn expel(view: &View<'_>, array: &ArrayFacts) -> Option<Step> {
     view.legs.iter().filter(|l| view.left(l)).find_map(|leg| {
         let name = view.member(leg).filter(|m| !m.faulty)?.name.clone();

@@ -124,6 +124,9 @@ fn a_single_copy_leaves_when_the_other_has_everything() {
     bed.term().in_sync = next.in_sync;
     let Step::ExpelMember { leg, name, .. } = bed.quiet() else { panic!("{}", bed.plan()) };
     assert_eq!((leg.as_str(), name.as_str()), ("v-0", "p1"));
+    let old = &mut bed.array.as_mut().unwrap().members[0];
+    (old.in_sync, old.faulty) = (false, true);
+    assert!(matches!(bed.quiet(), Step::RemoveMember { name, .. } if name == "p1"));
     bed.array.as_mut().unwrap().members.remove(0);
     assert_eq!(bed.quiet(), Step::Settled, "it does not come back");
     assert_eq!(nqn(2), naming::export_nqn("uid-1", 2, 1));

@@ -115,7 +115,8 @@ fn release(view: &View<'_>) -> Option<Step> {
     let outside = view.legs.iter().filter(|l| !view.in_set(l.name()));
     let dead = |leg: &Leg<'_>| {
         let faulty = view.member(leg).is_some_and(|m| m.faulty);
-        let over = |nqn: &str| view.retired(leg.name()) || leg.export(view.epoch()).is_none_or(|e| e.nqn != nqn);
+        let left = view.left(leg) && view.member(leg).is_none();
+        let over = |nqn: &str| left || leg.export(view.epoch()).is_none_or(|e| e.nqn != nqn);
         let mut all = view.connections_of(leg);
         all.find(|c| faulty || view.held.contains(&c.nqn) || over(&c.nqn)).map(|c| c.nqn.clone())
     };

@@ -135,7 +135,7 @@ pub enum Step {
         /// The array.
         device: PathBuf,
     },
-    /// Fail and remove the member of a leg that left S.
+    /// Fail the member of a leg that left S.
     ExpelMember {
         /// The leg.
         leg: String,

@@ -479,6 +479,7 @@ fn replaced(bench: &Bench<'_>, geometry: Geometry) -> Check {
     )?;
     said(bench.host.expel_member(&made.device, &new))?;
     said(bench.host.expel_member(&made.device, &new))?;
+    said(bench.host.remove_member(&made.device, &new))?;
     let left = bench.array(uuid)?.ok_or("the array is gone")?;
     must(left.degraded == 1 && find(&left, &new).is_none(), "a member that was expelled is there")?;
     said(bench.host.stop_array(&made.device))?;

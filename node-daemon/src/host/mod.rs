@@ -440,7 +440,7 @@ pub trait Host: Send + Sync {
     fn suspend(&self, array: &Path) -> Result<()>;
     /// Lets writes go on.
     fn resume(&self, array: &Path) -> Result<()>;
-    /// Fails a member that works, and removes it. Never the last that is in sync.
+    /// Has MD fail a member that works; [`Host::remove_member`] takes it out. Never the last that is in sync.
     fn expel_member(&self, array: &Path, name: &str) -> Result<()>;
     /// Lets the array rebuild again where an addition was interrupted.
     fn thaw(&self, array: &Path) -> Result<()>;

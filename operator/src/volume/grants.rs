@@ -31,6 +31,8 @@ fn one(world: &World, term: &Term, leg: &MeshReplica) -> Option<Action> {
     let inside = term.in_sync.contains(&name);
     if term.retired.contains(&name) || !(inside || seats::candidate(world, leg)) {
         let idle = leg.spec.grant.is_some() && term.phase == TermPhase::Running && !inside;
+        // Its consumer lets go of the path before the target closes the export.
+        let idle = idle && seats::member(world, leg).is_none();
         return idle.then_some(Action::ClearGrant { leg: name });
     }
     let told = leg.spec.epoch == term.epoch && confirmed(leg, term.epoch);

@@ -79,10 +79,10 @@ pub fn retire(term: &Term, legs: Vec<String>) -> Term {
 
 /// The legs of a seat that will never be used again.
 fn superfluous<'a>(world: &World, seat: &Seat<'a>) -> Vec<&'a MeshReplica> {
-    let outside = |leg: &&'a MeshReplica| !inside(world, leg);
+    // What is still in the array is let go of by the consumer first.
     let loose = |leg: &&'a MeshReplica| !inside(world, leg) && member(world, leg).is_none();
     if seat.heirs.iter().any(|heir| inside(world, heir)) {
-        return seat.legs().filter(outside).collect();
+        return seat.legs().filter(loose).collect();
     }
     let filled = seat.heirs.iter().copied().find(|heir| member(world, heir).is_some());
     let heir = filled.or(seat.ready_heir());

@@ -295,7 +295,7 @@ impl World {
             return Ok(());
         };
         self.fail(node, uuid, name);
-        self.remove_member(node, array, name)
+        Ok(())
     }
 
     pub(super) fn zero_superblock(&mut self, node: &str, device: &Path) -> Result<()> {

@@ -92,10 +92,7 @@ impl RealHost {
         let action = || format!("fail {name} of {}", array.display());
         let file = self.member_file(array, name, "state");
         let Some(faulty) = member_fails(&file)? else { return Ok(()) };
-        if !faulty {
-            sysfs::write(&file, "faulty").doing(action)?;
-        }
-        self.drop_member(array, name)
+        if faulty { Ok(()) } else { sysfs::write(&file, "faulty").doing(action) }
     }
 }
 
