@@ -96,7 +96,7 @@ fn delete_leg(world: &World, leg: &MeshReplica) -> Verdict {
     let retired = world.term().is_some_and(|t| t.retired.contains(&leg.name_any()));
     let goes = world.deleting() && no_epoch_follows(world);
     must(retired || goes, "rule 8", "a leg is retired before it is wiped")?;
-    must(goes || may_be_wiped(world, leg), "I1", "a retired leg is wiped when its mirror set is whole without it")
+    must(goes || may_be_wiped(world, leg), "I1", "a retired leg is wiped when a leg of S has its seat")
 }
 
 fn release_leg(world: &World, leg: &MeshReplica) -> Verdict {

@@ -1,9 +1,9 @@
-//! Replacement of legs, rules 7 and 8: another leg is placed, the old one is retired, and wiped when its mirror set is whole.
+//! Replacement of legs, rules 7 and 8: another leg is placed, the old one is retired, and wiped when the other has its seat.
 //!
 //! A leg that stays away is retired as soon as its heir is prepared and *before* that has a grant, so that no seat ever has two
 //! candidates: should the old one come back then, it finds itself retired. A leg of S that is to leave stays in S, and in the
-//! array, until the consumer has recorded its heir in its stead; only then is it retired. What is retired is wiped only when its
-//! set is whole again: until then its old bytes are what a person could still look into.
+//! array, until the consumer has recorded its heir in its stead; only then is it retired. What is retired is wiped only when a
+//! leg of S has its seat: until then its old bytes are what a person could still look into.
 
 use super::action::{Action, Plan, Refusal};
 use super::seats::{self, Seat, Why, inside, member, record, retired, why};
@@ -12,7 +12,7 @@ use super::world::{World, blank, prepared};
 use super::{placing, terms};
 use kube::ResourceExt as _;
 use meshstor_crds::conditions::{self, Want};
-use meshstor_crds::{MemberState, MeshReplica, Term, geometry, naming};
+use meshstor_crds::{MemberState, MeshReplica, Term, naming};
 
 /// Names that `status.term.retired` has room for.
 pub const RETIRED_MAX: usize = 128;
@@ -100,11 +100,13 @@ fn superfluous<'a>(world: &World, seat: &Seat<'a>) -> Vec<&'a MeshReplica> {
     }
 }
 
-/// Whether the bytes of a retired leg are nobody's last resort: it has none, or its mirror set is whole.
+/// Whether the bytes of a retired leg are nobody's last resort: it has none, or a leg of S has its seat.
 pub fn may_be_wiped(world: &World, leg: &MeshReplica) -> bool {
-    let set = world.legs.iter().filter(|l| l.spec.mirror_set == leg.spec.mirror_set);
-    let copies = usize::try_from(world.volume.spec.replica_count).unwrap_or(usize::MAX);
-    blank(leg) || set.filter(|l| inside(world, l)).count() >= copies
+    let alone = world.volume.spec.replica_count == 1;
+    let seat = |l: &&MeshReplica| {
+        l.spec.mirror_set == leg.spec.mirror_set && (alone || l.spec.slot == leg.spec.slot) && inside(world, l)
+    };
+    blank(leg) || world.legs.iter().any(|l| seat(&l))
 }
 
 /// Retired legs are deleted; their daemons wipe them. Of a node that is gone for good nobody can: the object goes alone.
@@ -200,7 +202,7 @@ fn stage(world: &World, heir: &MeshReplica) -> &'static str {
 fn leaving(world: &World, leg: &MeshReplica) -> String {
     let name = place(leg);
     match (&leg.metadata.deletion_timestamp, world.node_ready(&leg.spec.node)) {
-        (None, _) => format!("{name} is retired, and wiped when every copy is in sync"),
+        (None, _) => format!("{name} is retired, and wiped when another leg has its place"),
         (Some(_), Ok(())) if seats::drive_gone(world, leg) => format!(
             "{name} is wiped when its drive is back; if that is destroyed, take the finalizer from its MeshReplica by hand"
         ),
@@ -209,10 +211,4 @@ fn leaving(world: &World, leg: &MeshReplica) -> String {
             format!("{name} is wiped when its node is back ({why}); if it never comes, delete its MeshNode")
         }
     }
-}
-
-/// Whether every mirror set has as many legs in S as there are copies.
-pub fn whole(world: &World) -> bool {
-    let copies = usize::try_from(world.volume.spec.replica_count).unwrap_or(usize::MAX);
-    geometry::copies(&world.legs, |leg| inside(world, leg)) >= copies
 }

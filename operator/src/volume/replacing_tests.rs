@@ -133,6 +133,8 @@ fn a_leg_in_use_leaves_last() {
     assert!(retired(&world).is_empty());
     assert!(seats::candidate(&world, world.leg("v-1.1").unwrap()));
     term_mut(&mut world).in_sync = vec!["v-0".into(), "v-1.1".into()];
+    assert!(retired(&world).is_empty(), "the consumer lets go of its path first");
+    show(&mut world, &[("v-0", MemberState::InSync), ("v-1.1", MemberState::InSync)]);
     assert_eq!(retired(&world), ["v-1"]);
     // Taken back in time: the heir goes.
     term_mut(&mut world).in_sync = vec!["v-0".into(), "v-1".into()];

@@ -140,7 +140,8 @@ fn waits(world: &World, leg: &MeshReplica) -> bool {
 /// Whether the leg may have a grant although it is outside S: a seat has one candidate at a time.
 pub fn candidate(world: &World, leg: &MeshReplica) -> bool {
     let name = leg.name_any();
-    let unwelcome = |leg: &MeshReplica| matches!(why(world, leg), Some(Why::Asked | Why::Failing));
+    // One that was asked to leave may still come back until its heir is there: there may be no other place.
+    let unwelcome = |leg: &MeshReplica| why(world, leg) == Some(Why::Failing);
     seats(world).iter().any(|seat| {
         let heir_in = seat.heirs.iter().any(|heir| inside(world, heir));
         if seat.holder.name_any() == name {

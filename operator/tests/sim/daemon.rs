@@ -314,7 +314,11 @@ impl Sim {
             }
             *state = if *state == MemberState::Held && !self.nodes[name].fabric { *state } else { MemberState::InSync };
         }
-        let next = self.legs.keys().find_map(|leg| {
+        // Who left S for good does not come back.
+        let retired = self.term().map(|t| t.retired.clone()).unwrap_or_default();
+        let heir = |leg: &String| in_sync.iter().any(|l| self.legs[l].spec.replaces.as_ref() == Some(leg));
+        let left = |leg: &&String| retired.contains(leg) || heir(leg);
+        let next = self.legs.keys().filter(|leg| !left(leg)).find_map(|leg| {
             let path = self.path(name, leg).filter(|_| !array.members.contains_key(leg))?;
             let used = &self.nodes[name].consumer.connected;
             let fresh = path.is_none_or(|(epoch, grant)| !used.contains(&(leg.clone(), epoch, grant)));

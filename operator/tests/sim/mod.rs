@@ -195,6 +195,7 @@ impl Sim {
         match action {
             Action::AddFinalizer => self.volume = Some(edit::with_finalizer(&world.volume, true)),
             Action::RemoveFinalizer => self.volume = None,
+            Action::CreateReplica { leg, .. } if self.legs.contains_key(leg) => return false,
             Action::CreateReplica { leg, spec } => {
                 let mut new = edit::new_leg(world, leg, spec);
                 new.metadata.uid = Some(format!("uid-{leg}"));
