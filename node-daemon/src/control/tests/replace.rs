@@ -38,7 +38,7 @@ async fn replaced(node: &str, point: Arc<CrashPoint>) -> Sim {
         state.put_attachment(object).unwrap();
         let version = state.bump();
         let leg = state.replicas.get_mut("v-1").unwrap();
-        leg.metadata.deletion_timestamp = Some(crate::control::leg::now());
+        leg.metadata.deletion_timestamp = Some(meshstor_crds::Time(jiff::Timestamp::UNIX_EPOCH));
         leg.metadata.resource_version = version;
     }
     sim.settle().await;
