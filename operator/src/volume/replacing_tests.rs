@@ -139,6 +139,7 @@ fn a_leg_in_use_leaves_last() {
     // Taken back in time: the heir goes.
     term_mut(&mut world).in_sync = vec!["v-0".into(), "v-1".into()];
     leg_mut(&mut world, "v-1").spec.replace = false;
+    show(&mut world, &[("v-0", MemberState::InSync), ("v-1", MemberState::InSync)]);
     assert_eq!(retired(&world), ["v-1.1"]);
 }
 
