@@ -30,6 +30,8 @@ pub const FAILING: &str = "Failing";
 
 /// Only a reboot of the node lets go of a volume that is not its any more: its kernel holds writes that somebody may still see end.
 pub const REBOOT_REQUIRED: &str = "RebootRequired";
+/// A leg of a volume is being replaced by another; false where none can be placed. Present only while one is to be replaced.
+pub const REPLACING: &str = "Replacing";
 
 /// Nothing more is to be done.
 pub const REASON_OK: &str = "AsWanted";
@@ -107,6 +109,10 @@ pub const REASON_NOT_ATTACHED: &str = "NotAttached";
 pub const REASON_KERNEL_SUPPORTS: &str = "KernelSupports";
 /// The array is striped: there is nothing to take over.
 pub const REASON_ALREADY_STRIPED: &str = "AlreadyStriped";
+/// A leg's node has no `MeshNode` any more: it is gone for good.
+pub const REASON_NODE_DELETED: &str = "NodeDeleted";
+/// Somebody asked for it.
+pub const REASON_ASKED: &str = "Asked";
 /// An array that MeshStor did not assemble holds a leg.
 pub const REASON_FOREIGN_ASSEMBLY: &str = "ForeignAssembly";
 

@@ -6,7 +6,7 @@
 
 use crate::{MIB, MeshReplica};
 use kube::ResourceExt as _;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Bytes of a RAID10's chunk, as MISSION gives it for the documented product.
 pub const CHUNK: u64 = 64 << 10;
@@ -108,7 +108,7 @@ impl Geometry {
     /// [`Unsound`] when they make no array in which every mirror set is whole and spans nodes.
     pub fn of_legs<'a>(legs: impl IntoIterator<Item = &'a MeshReplica>) -> Result<Self, Unsound> {
         let mut sets: BTreeMap<i32, Vec<&MeshReplica>> = BTreeMap::new();
-        for leg in legs {
+        for leg in seated(legs) {
             sets.entry(leg.spec.mirror_set).or_default().push(leg);
         }
         let copies = sets.first_key_value().map_or(0, |(_, legs)| legs.len());
@@ -130,12 +130,16 @@ impl Geometry {
         Ok(geometry)
     }
 
-    /// The least that `legs` can be of, where some of an array's are gone. For what is not made anew.
+    /// The least that `legs` can be of, where some of an array's are gone and others take the place of some. For what is not made
+    /// anew.
     pub fn about<'a>(legs: impl IntoIterator<Item = &'a MeshReplica>) -> Self {
-        let mut sets: BTreeMap<i32, u32> = BTreeMap::new();
-        legs.into_iter().for_each(|leg| *sets.entry(leg.spec.mirror_set).or_default() += 1);
+        let mut sets: BTreeMap<i32, BTreeSet<i32>> = BTreeMap::new();
+        for leg in legs {
+            sets.entry(leg.spec.mirror_set).or_default().insert(leg.spec.slot);
+        }
         let width = sets.keys().last().map_or(1, |last| u32::try_from(*last).unwrap_or(0) + 1);
-        Self::new(sets.into_values().max().unwrap_or(1), width)
+        let copies = sets.values().map(BTreeSet::len).max().unwrap_or(1);
+        Self::new(u32::try_from(copies).unwrap_or(u32::MAX), width)
     }
 
     fn check_set(self, legs: &[&MeshReplica]) -> Result<(), Unsound> {
@@ -155,13 +159,21 @@ impl Geometry {
     }
 }
 
+/// `legs` without those that are to take the place of one that is still there.
+pub fn seated<'a>(legs: impl IntoIterator<Item = &'a MeshReplica>) -> Vec<&'a MeshReplica> {
+    let all: Vec<&MeshReplica> = legs.into_iter().collect();
+    let there = |name: &String| all.iter().any(|leg| leg.metadata.name.as_ref() == Some(name));
+    all.iter().filter(|leg| !leg.spec.replaces.as_ref().is_some_and(there)).copied().collect()
+}
+
 /// Whether no two of `legs` that hold the same blocks are on one node; they need not be all of an array's.
 ///
 /// # Errors
 /// [`Unsound::OneNode`] names two that are.
 pub fn spans_nodes<'a>(legs: impl IntoIterator<Item = &'a MeshReplica>) -> Result<(), Unsound> {
     let mut seen: BTreeMap<(i32, &str), &MeshReplica> = BTreeMap::new();
-    for leg in legs {
+    // A leg and the one that takes its place may share a node: one of them leaves.
+    for leg in seated(legs) {
         if let Some(other) = seen.insert((leg.spec.mirror_set, &leg.spec.node), leg) {
             let (node, set) = (leg.spec.node.clone(), leg.spec.mirror_set);
             return Err(Unsound::OneNode { leg: leg.name_any(), other: other.name_any(), set, node });
@@ -233,6 +245,25 @@ mod tests {
         let wrong = [leg(0, 0, "a"), leg(2, 0, "b"), leg(1, 1, "a"), leg(3, 1, "b")];
         assert_eq!(said(&wrong), "slot 2 of v-2 is not one of mirror set 0, or another leg has it");
         assert!(said(&[leg(0, 0, "a"), leg(0, 0, "b")]).starts_with("slot 0 of v-0 is not one of mirror set 0"));
+    }
+
+    #[test]
+    fn a_leg_that_takes_the_place_of_one_that_is_there_makes_no_other_shape() {
+        let next = |slot: i32, set: i32, node: &str, of: &str| {
+            let mut next = leg(slot, set, node);
+            next.metadata.name = Some(format!("{of}.1"));
+            next.spec.replaces = Some(of.to_owned());
+            next
+        };
+        let both = [leg(0, 0, "a"), leg(1, 0, "b"), next(1, 0, "b", "v-1")];
+        assert_eq!(Geometry::of_legs(&both), Ok(Geometry::new(2, 1)));
+        assert_eq!(Geometry::about(&both), Geometry::new(2, 1));
+        // The first is gone: then it counts itself.
+        let after = [leg(0, 0, "a"), next(1, 0, "a", "v-1")];
+        assert!(Geometry::of_legs(&after).unwrap_err().to_string().contains("are both on a"));
+        // A single copy moves to the other slot of its set, and the array keeps its slots.
+        let moved = [next(1, 0, "b", "v-0"), leg(2, 1, "a")];
+        assert_eq!(Geometry::about(&moved).slots(), 4);
     }
 
     #[test]

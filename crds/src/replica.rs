@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Transport;
 
-/// One leg: a partition on one node's drive, and who may use it. Written by the operator, never by people.
+/// One leg: a partition on one node's drive, and who may use it. Written by the operator; a person may ask it to leave (`replace`).
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[kube(
     group = "meshstor.io",
@@ -18,7 +18,7 @@ use crate::Transport;
     status = "MeshReplicaStatus",
     derive = "PartialEq",
     cel,
-    doc = "One leg of a volume: a partition on one node's drive, and who may use it. Written by the operator, never by people.",
+    doc = "One leg of a volume: a partition on one node's drive, and who may use it. Written by the operator; a person may ask it to leave (`replace`).",
     selectable = ".spec.node",
     selectable = ".spec.volume",
     printcolumn(name = "Volume", type_ = "string", json_path = ".spec.volume"),
@@ -35,6 +35,7 @@ use crate::Transport;
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(cel)]
+#[x_kube(validation = Rule::new("(has(self.replaces) ? self.replaces : '') == (has(oldSelf.replaces) ? oldSelf.replaces : '')").message("spec.replaces: never changes; the operator makes another leg instead"))]
 #[x_kube(validation = Rule::new("!has(self.grant) || self.grant.epoch == self.epoch").message("spec.grant.epoch: must equal spec.epoch; a grant is for the newest epoch only"))]
 pub struct MeshReplicaSpec {
     /// Name of the volume. It never changes.
@@ -83,6 +84,14 @@ pub struct MeshReplicaSpec {
     #[serde(default = "io_queues")]
     #[schemars(range(min = 1, max = 64))]
     pub io_queues: i32,
+    /// The leg whose place it takes: when this one holds every write, that one leaves. It never changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub replaces: Option<String>,
+    /// It is to leave: another leg is placed and filled while this one goes on being used, and then takes its place. A person,
+    /// or whoever empties a node, says so; taken back before the other leg is in sync, it stays.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub replace: bool,
 }
 
 fn io_queues() -> i32 {

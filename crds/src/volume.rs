@@ -1,6 +1,6 @@
 //! `MeshVolume`: what a person asks for.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -105,7 +105,8 @@ pub struct MeshVolumeStatus {
     /// The `metadata.generation` that this status answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// `Ready`, `Degraded`, `Resynced`, `AttachableAnywhere`, `ReadLatencyBalanced`, `TakeoverSupported`, and while true `Reconciling` and `Stalled`.
+    /// `Ready`, `Degraded`, `Resynced`, `AttachableAnywhere`, `ReadLatencyBalanced`, `TakeoverSupported`, while a leg is to be
+    /// replaced `Replacing`, and while true `Reconciling` and `Stalled`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
@@ -175,6 +176,10 @@ pub struct VolumeLeg {
     pub drive: String,
     /// How it is.
     pub state: LegState,
+    /// Since when it is away: outside the in-sync set, and nothing is copied to it. After the policy's
+    /// `missingMemberTimeoutSeconds` another leg takes its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missing_since: Option<Time>,
 }
 
 /// How a leg is, seen from the volume.

@@ -77,9 +77,14 @@ impl Context {
         let cached = self.volumes.get(&ObjectRef::new(volume));
         let placed = cached.is_some_and(|v| {
             let legs = v.status.as_ref().map_or(0, |s| s.legs.len());
-            v.metadata.deletion_timestamp.is_some() || legs == Geometry::of_spec(&v.spec).legs().count()
+            v.metadata.deletion_timestamp.is_some() || legs >= Geometry::of_spec(&v.spec).legs().count()
         });
-        if placed { None } else { Some(self.placing.clone().lock_owned().await) }
+        if placed { None } else { Some(self.turn().await) }
+    }
+
+    /// The turn itself, for a volume that is placed and needs another leg.
+    pub async fn turn(&self) -> OwnedMutexGuard<()> {
+        self.placing.clone().lock_owned().await
     }
 
     /// The clocks of the volume with that UID after what was observed at `now`.

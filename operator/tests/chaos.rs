@@ -23,6 +23,8 @@ enum Step {
     Api(usize, bool),
     Fabric(usize, bool),
     FailStart(usize),
+    /// The leg of that number, counted over those that are there, is asked to leave, or may stay.
+    Leave(usize, bool),
     Operate,
     /// The operator dies after that many more writes.
     OperatorDies(usize),
@@ -43,12 +45,13 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (node(), any::<bool>()).prop_map(|(n, on)| Step::Api(n, on)),
         2 => (node(), any::<bool>()).prop_map(|(n, on)| Step::Fabric(n, on)),
         1 => node().prop_map(Step::FailStart),
+        2 => (0usize..8, any::<bool>()).prop_map(|(leg, leave)| Step::Leave(leg, leave)),
         6 => Just(Step::Operate),
         1 => (0usize..3).prop_map(Step::OperatorDies),
         3 => Just(Step::OperateLate),
         6 => node().prop_map(Step::Daemon),
         6 => Just(Step::Everybody),
-        4 => prop_oneof![Just(1i64), Just(5), Just(11), Just(20), Just(80)].prop_map(Step::Tick),
+        4 => prop_oneof![Just(1i64), Just(5), Just(11), Just(20), Just(80), Just(900)].prop_map(Step::Tick),
     ]
 }
 
@@ -65,6 +68,12 @@ fn take(sim: &mut Sim, step: &Step) {
         Step::Api(n, on) => sim.nodes.get_mut(NODES[*n]).unwrap().api = *on,
         Step::Fabric(n, on) => sim.nodes.get_mut(NODES[*n]).unwrap().fabric = *on,
         Step::FailStart(n) => sim.nodes.get_mut(NODES[*n]).unwrap().consumer.fail_starts = 1,
+        Step::Leave(leg, leave) => {
+            let names: Vec<String> = sim.legs.keys().cloned().collect();
+            if let Some(leg) = names.get(leg % names.len().max(1)) {
+                sim.replace(leg, *leave);
+            }
+        }
         Step::Operate => drop(sim.operate()),
         Step::OperatorDies(k) => sim.crash_after = Some(sim.writes + k + 1),
         Step::OperateLate => late(sim),

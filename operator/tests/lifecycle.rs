@@ -177,7 +177,106 @@ fn nobody_confirms(sim: &mut Sim) {
     attached(sim, "n3", "2/2");
 }
 
-const STORIES: [(&str, Story); 13] = [
+/// Away for longer than the policy waits: another leg takes the seat, and the old one is wiped when its node is back.
+fn replaced(sim: &mut Sim) {
+    attach(sim);
+    sim.crash("n2");
+    sim.tick(80);
+    sim.settle();
+    attached(sim, "n1", "1/2");
+    sim.tick(900);
+    sim.settle();
+    attached(sim, "n1", "2/2");
+    assert_eq!(sim.term().unwrap().in_sync, ["v-0", "v-1.1"]);
+    assert_eq!(sim.said(conditions::REPLACING), "True/LegMissing", "the old leg waits for its node");
+    sim.boot("n2");
+    sim.settle();
+    assert!(sim.legs.keys().eq(["v-0", "v-1.1"]), "{}", sim.tail());
+    assert_eq!(sim.said(conditions::REPLACING), "");
+    attached(sim, "n1", "2/2");
+}
+
+/// The old leg is back just when its heir is being made.
+fn back_while_it_is_replaced(sim: &mut Sim) {
+    attach(sim);
+    sim.crash("n2");
+    sim.tick(80);
+    sim.settle();
+    sim.tick(900);
+    for _ in 0..20 {
+        if sim.legs.contains_key("v-1.1") {
+            break;
+        }
+        sim.operate();
+        sim.daemon("n1");
+    }
+    assert!(sim.legs.contains_key("v-1.1"), "the fault must be able to fire");
+    sim.boot("n2");
+    sim.settle();
+    attached(sim, "n1", "2/2");
+    assert_eq!(sim.legs.len(), 2, "{}", sim.tail());
+}
+
+/// A person's word that a node is gone for good: nothing is waited for, and nobody is left to wipe its leg.
+fn node_deleted(sim: &mut Sim) {
+    attach(sim);
+    sim.crash("n2");
+    sim.deleted.insert("n2".into());
+    sim.settle();
+    attached(sim, "n1", "2/2");
+    assert!(sim.legs.keys().eq(["v-0", "v-1.1"]), "{}", sim.tail());
+}
+
+/// I3: a leg in use is moved, and no copy is missing at any time.
+fn leg_is_asked_to_leave(sim: &mut Sim) {
+    attach(sim);
+    sim.floor = 2;
+    sim.replace("v-1", true);
+    sim.settle();
+    attached(sim, "n1", "2/2");
+    assert!(sim.legs.keys().eq(["v-0", "v-1.1"]), "{}", sim.tail());
+    assert_eq!(sim.said(conditions::REPLACING), "");
+}
+
+/// The same while nobody uses the volume: it is done at the next attach.
+fn leg_is_asked_to_leave_while_detached(sim: &mut Sim) {
+    attach(sim);
+    sim.floor = 2;
+    sim.want(None);
+    sim.settle();
+    sim.replace("v-1", true);
+    sim.settle();
+    assert_eq!(sim.said(conditions::REPLACING), "True/Asked");
+    assert_eq!(sim.said(conditions::READY), "True/Detached");
+    sim.want(Some("n1"));
+    sim.settle();
+    attached(sim, "n1", "2/2");
+    assert!(sim.legs.keys().eq(["v-0", "v-1.1"]), "{}", sim.tail());
+}
+
+/// The word is taken back before the other leg is filled: the old one stays.
+fn leg_may_stay_after_all(sim: &mut Sim) {
+    attach(sim);
+    sim.want(None);
+    sim.settle();
+    sim.replace("v-1", true);
+    sim.settle();
+    assert!(sim.legs.contains_key("v-1.1"));
+    sim.replace("v-1", false);
+    sim.settle();
+    assert!(sim.legs.keys().eq(["v-0", "v-1"]), "{}", sim.tail());
+    sim.want(Some("n1"));
+    sim.settle();
+    attached(sim, "n1", "2/2");
+}
+
+const STORIES: [(&str, Story); 19] = [
+    ("replaced", replaced),
+    ("back while it is replaced", back_while_it_is_replaced),
+    ("node deleted", node_deleted),
+    ("leg is asked to leave", leg_is_asked_to_leave),
+    ("leg is asked to leave while detached", leg_is_asked_to_leave_while_detached),
+    ("leg may stay after all", leg_may_stay_after_all),
     ("create", create),
     ("attach", attach),
     ("target lost and back", target_lost_and_back),
@@ -221,4 +320,57 @@ fn a_crash_after_any_write_is_harmless() {
             assert!(whole.legs.keys().eq(sim.legs.keys()), "nothing is done twice");
         }
     }
+}
+
+fn single_copy_moves(sim: &mut Sim) {
+    sim.settle();
+    sim.want(Some("n3"));
+    sim.settle();
+    attached(sim, "n3", "1/1");
+    sim.floor = 1;
+    let from = sim.legs["v-0"].spec.node.clone();
+    sim.replace("v-0", true);
+    sim.settle();
+    attached(sim, "n3", "1/1");
+    assert!(sim.legs.keys().eq(["v-1.1"]), "{}", sim.tail());
+    assert_ne!(sim.legs["v-1.1"].spec.node, from);
+    // And back into the slot that it left.
+    sim.replace("v-1.1", true);
+    sim.settle();
+    assert!(sim.legs.keys().eq(["v-0.2"]), "{}", sim.tail());
+    attached(sim, "n3", "1/1");
+}
+
+/// I1: the only copy is never lost on the way: it leaves when the other one has everything, wherever the operator dies.
+#[test]
+fn a_single_copy_moves_by_the_empty_slot() {
+    let mut whole = Sim::new(&["n1", "n2", "n3"], 1, 1);
+    single_copy_moves(&mut whole);
+    whole.assert_still();
+    for k in 1..=whole.writes {
+        let mut sim = Sim::new(&["n1", "n2", "n3"], 1, 1);
+        sim.crash_after = Some(k);
+        single_copy_moves(&mut sim);
+        sim.assert_still();
+        assert!(sim.log.iter().any(|line| line == "operator crashes"), "the fault fired");
+    }
+}
+
+/// I7: where no other place is, the volume says so and goes on.
+#[test]
+fn a_leg_that_cannot_be_replaced_is_told() {
+    let mut sim = Sim::new(&["n1", "n2"], 2, 1);
+    attach(&mut sim);
+    sim.crash("n2");
+    sim.tick(80);
+    sim.settle();
+    sim.tick(900);
+    sim.settle();
+    attached(&sim, "n1", "1/2");
+    assert_eq!(sim.said(conditions::REPLACING), "False/Unschedulable");
+    sim.boot("n2");
+    sim.settle();
+    attached(&sim, "n1", "2/2");
+    assert_eq!(sim.said(conditions::REPLACING), "");
+    sim.assert_still();
 }

@@ -45,6 +45,7 @@ pub fn run() -> Result<Vec<Row>> {
                 size: 100 << 30,
                 filesystem: meshstor_crds::Filesystem::Xfs,
                 placed: &[],
+                taken: &[],
                 rules: &rules,
             };
             let begun = Instant::now();

@@ -21,6 +21,7 @@ mod nodes;
 mod outage;
 mod placement;
 mod reboots;
+mod replacement;
 mod shapes;
 mod tutorial;
 
@@ -72,6 +73,7 @@ fn main() -> ExitCode {
         neighbours::TESTS,
         nodes::TESTS,
         placement::TESTS,
+        replacement::TESTS,
         leaders::TESTS,
         events::TESTS,
         outage::TESTS,

@@ -2,7 +2,7 @@
 
 use meshstor_crds::Bitmap;
 
-use super::{Leg, RETURNS, Step, View, start};
+use super::{Leg, RETURNS, Step, View, replace, start};
 use crate::host::{ArrayFacts, ArrayMember};
 
 /// One leg at a time comes back: by the bitmap where the record says that it may, else by a full rebuild.
@@ -10,18 +10,23 @@ pub(super) fn step(view: &View<'_>, array: &ArrayFacts) -> Option<Step> {
     if !view.term()?.initialised {
         return None;
     }
-    let outside = || view.legs.iter().filter(|l| !view.in_set(l.name()) && !view.retired(l.name()));
+    let outside = || view.legs.iter().filter(|l| !view.in_set(l.name()) && !view.left(l));
     if let Some(leg) = outside().find(|l| view.works(l) && !view.holds(l)) {
         return Some(Step::RecordInSync { leg: leg.name().to_owned() });
     }
     let full = array.members.len() >= usize::try_from(array.slots).unwrap_or(usize::MAX);
     // A RAID10 takes a leg into a named slot only while nothing is copied.
     let full = full || (array.sync.is_some() && view.striped());
-    if full || outside().any(|l| view.member(l).is_some()) {
+    if outside().any(|l| view.member(l).is_some()) {
         return None;
     }
+    // What is filled beside a member needs no empty slot, but nothing else may be copied.
+    let room = |leg: &&Leg<'_>| match replace::beside(view, leg) {
+        Some(_) => array.sync.is_none() && array.sync_max.is_none(),
+        None => !full,
+    };
     // A leg whose drive fails would be lost again: it waits to be replaced.
-    outside().filter(|leg| !view.failing(leg)).find_map(|leg| one(view, array, leg))
+    outside().filter(|leg| !view.failing(leg)).filter(room).find_map(|leg| one(view, array, leg))
 }
 
 fn one(view: &View<'_>, array: &ArrayFacts, leg: &Leg<'_>) -> Option<Step> {
@@ -51,6 +56,10 @@ fn one(view: &View<'_>, array: &ArrayFacts, leg: &Leg<'_>) -> Option<Step> {
     }
     if !view.memory.erased.contains(&key) {
         return Some(Step::ZeroSuperblock { leg: name, key, device });
+    }
+    if let Some(old) = replace::beside(view, leg) {
+        let old = view.member(old).filter(|m| m.in_sync && !m.faulty)?.name.clone();
+        return Some(Step::ReplaceMember { leg: name, device: on, old, member });
     }
     Some(Step::AddMember { leg: name, device: on, member })
 }

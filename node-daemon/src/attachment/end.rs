@@ -30,7 +30,9 @@ pub(super) fn fenced(view: &View<'_>) -> Option<Step> {
         return Some(Step::Evict { device });
     }
     let path = view.all_connections().next().map(|c| Step::Disconnect { nqn: c.nqn.clone() });
-    Some(path.unwrap_or(Step::StopArray { device }))
+    // Writes that were held over the end of a replacement end in the same way.
+    let held = array.suspended.then(|| Step::Resume { device: device.clone() });
+    Some(path.or(held).unwrap_or(Step::StopArray { device }))
 }
 
 /// The next thing of this volume that must leave this node; none when there is nothing.

@@ -9,6 +9,9 @@ mod end;
 mod features;
 mod pace;
 pub mod record;
+mod replace;
+#[cfg(test)]
+mod replace_tests;
 mod report;
 mod run;
 mod start;

@@ -47,6 +47,9 @@ pub fn next(view: &View<'_>, step: &Step) -> Result<Option<MeshAttachmentStatus>
             }
         }
         Step::RecordInSync { leg } if view.own() && !view.in_set(leg) => {
+            // In one write: there is no moment at which a copy is missing, nor one at which nobody knows which leg leaves.
+            let old = view.legs.iter().find(|l| l.name() == leg).and_then(|l| view.gives_way(l));
+            term.in_sync.retain(|l| old.is_none_or(|old| old.name() != l));
             term.in_sync.push(leg.clone());
             term.in_sync.sort();
             term.bitmap_usable.retain(|l| l != leg);

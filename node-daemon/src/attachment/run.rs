@@ -2,7 +2,7 @@
 
 use meshstor_crds::EndedReason;
 
-use super::{DROPPED, Leg, Step, View, back, end, report, start};
+use super::{DROPPED, Leg, Step, View, back, end, replace, report, start};
 use crate::host::{ArrayFacts, Content};
 
 /// The next step while the record says `Running` by this process.
@@ -15,7 +15,12 @@ pub(super) fn step(view: &View<'_>) -> Step {
         return stopped(view);
     }
     // A lost leg before everything else, whatever slow step may be waiting for it.
-    if let Some(step) = loss(view).or_else(|| release(view)).or_else(|| tidy(view, array)) {
+    let urgent = replace::swap(view)
+        .or_else(|| loss(view))
+        .or_else(|| replace::resume(view, array))
+        .or_else(|| release(view))
+        .or_else(|| tidy(view, array));
+    if let Some(step) = urgent {
         return step;
     }
     if view.memory.failed.is_some() && !published(view) {
@@ -33,6 +38,8 @@ pub(super) fn step(view: &View<'_>) -> Step {
     initialise(view, array)
         .or_else(|| publish(view))
         .or_else(|| mount(view, array))
+        .or_else(|| replace::expel(view, array))
+        .or_else(|| replace::finish(view, array))
         .or_else(|| back::step(view, array))
         .or_else(|| pace(view, array))
         .unwrap_or_else(|| report::step(view))
@@ -96,7 +103,7 @@ fn loss(view: &View<'_>) -> Option<Step> {
 }
 
 /// MD runs without the leg: its member failed, or no member can be its (all that work are known to be others').
-fn failed(view: &View<'_>, leg: &Leg<'_>) -> bool {
+pub(super) fn failed(view: &View<'_>, leg: &Leg<'_>) -> bool {
     let Some(array) = view.array else { return false };
     match view.member(leg) {
         Some(member) => member.faulty || !member.in_sync,
@@ -109,7 +116,8 @@ fn release(view: &View<'_>) -> Option<Step> {
     let outside = view.legs.iter().filter(|l| !view.in_set(l.name()));
     let dead = |leg: &Leg<'_>| {
         let faulty = view.member(leg).is_some_and(|m| m.faulty);
-        let over = |nqn: &str| view.retired(leg.name()) || leg.export(view.epoch()).is_none_or(|e| e.nqn != nqn);
+        let left = view.left(leg) && view.member(leg).is_none();
+        let over = |nqn: &str| left || leg.export(view.epoch()).is_none_or(|e| e.nqn != nqn);
         let mut all = view.connections_of(leg);
         all.find(|c| faulty || view.held.contains(&c.nqn) || over(&c.nqn)).map(|c| c.nqn.clone())
     };

@@ -124,6 +124,42 @@ pub enum Step {
         /// The member.
         member: ArrayMember,
     },
+    /// Fill the leg beside the member whose place it takes; the copy waits just before its end.
+    ReplaceMember {
+        /// The leg.
+        leg: String,
+        /// The array.
+        device: PathBuf,
+        /// Kernel name of the member that gives way.
+        old: String,
+        /// The new member.
+        member: ArrayMember,
+    },
+    /// Hold all writes while MD changes from one member to the other: what it acknowledged then would not be on the old
+    /// leg, which the record still names.
+    Suspend {
+        /// The array.
+        device: PathBuf,
+    },
+    /// Let the copy go on to its end, where MD fails the old member.
+    FinishSync {
+        /// The array.
+        device: PathBuf,
+    },
+    /// Let writes go on.
+    Resume {
+        /// The array.
+        device: PathBuf,
+    },
+    /// Fail the member of a leg that left S.
+    ExpelMember {
+        /// The leg.
+        leg: String,
+        /// The array.
+        device: PathBuf,
+        /// Kernel name of the member.
+        name: String,
+    },
     /// Let the array rebuild again after an addition that was interrupted.
     Thaw {
         /// The array.
@@ -169,13 +205,25 @@ impl Step {
                 | Self::ZeroSuperblock { .. }
                 | Self::AddMember { .. }
                 | Self::Readd { .. }
+                | Self::ReplaceMember { .. }
+                | Self::Suspend { .. }
+                | Self::FinishSync { .. }
+                | Self::Resume { .. }
+                | Self::ExpelMember { .. }
                 | Self::Thaw { .. }
         )
     }
 
     /// Takes a local leg into an array: it must not overlap with the leg's confirmation of a newer epoch.
     pub fn needs_gate(&self) -> bool {
-        matches!(self, Self::Create(_) | Self::Assemble(_) | Self::AddMember { .. } | Self::Readd { .. })
+        matches!(
+            self,
+            Self::Create(_)
+                | Self::Assemble(_)
+                | Self::AddMember { .. }
+                | Self::Readd { .. }
+                | Self::ReplaceMember { .. }
+        )
     }
 
     /// Its failure before the device was published ends the epoch.
@@ -208,6 +256,11 @@ impl fmt::Display for Step {
             Self::Readd { leg, .. } => write!(f, "take leg {leg} back by the bitmap"),
             Self::ZeroSuperblock { leg, .. } => write!(f, "erase the superblock of leg {leg}"),
             Self::AddMember { leg, .. } => write!(f, "add leg {leg} for a full rebuild"),
+            Self::ReplaceMember { leg, old, .. } => write!(f, "fill leg {leg} beside member {old}"),
+            Self::Suspend { device } => write!(f, "hold the writes of {}", device.display()),
+            Self::FinishSync { device } => write!(f, "let the copy of {} end", device.display()),
+            Self::Resume { device } => write!(f, "let the writes of {} go on", device.display()),
+            Self::ExpelMember { leg, name, .. } => write!(f, "take leg {leg} ({name}) out of the array"),
             Self::Thaw { device } => write!(f, "let {} rebuild again", device.display()),
             Self::Pace { kib: Some(kib), .. } => write!(f, "rebuild at {} MiB/s at most", kib / 1024),
             Self::Pace { kib: None, .. } => write!(f, "lift the limit of the rebuild"),

@@ -12,26 +12,26 @@ use crate::host::{ArrayFacts, ConnectionFacts, ControllerState, LedgerEntry, Leg
 
 mod back;
 
-struct Bed {
-    attachment: MeshAttachment,
-    replicas: Vec<MeshReplica>,
-    local: LegFacts,
-    array: Option<ArrayFacts>,
-    connections: Vec<ConnectionFacts>,
-    held: BTreeSet<String>,
-    memory: Memory,
+pub(super) struct Bed {
+    pub(super) attachment: MeshAttachment,
+    pub(super) replicas: Vec<MeshReplica>,
+    pub(super) local: LegFacts,
+    pub(super) array: Option<ArrayFacts>,
+    pub(super) connections: Vec<ConnectionFacts>,
+    pub(super) held: BTreeSet<String>,
+    pub(super) memory: Memory,
     /// What the volume asks for is known.
-    resolved: bool,
-    bitmap: Bitmap,
-    bitmap_raid10: bool,
-    traffic: crate::host::Traffic,
+    pub(super) resolved: bool,
+    pub(super) bitmap: Bitmap,
+    pub(super) bitmap_raid10: bool,
+    pub(super) traffic: crate::host::Traffic,
 }
 
-fn nqn(epoch: i64) -> String {
+pub(super) fn nqn(epoch: i64) -> String {
     naming::export_nqn("uid-1", epoch, 1)
 }
 
-fn replica(slot: i32, node: &str) -> MeshReplica {
+pub(super) fn replica(slot: i32, node: &str) -> MeshReplica {
     let spec = MeshReplicaSpec {
         volume: "v".to_owned(),
         volume_uid: "u".to_owned(),
@@ -44,26 +44,29 @@ fn replica(slot: i32, node: &str) -> MeshReplica {
         grant: None,
         transport: Transport::default(),
         io_queues: 2,
+        replaces: None,
+        replace: false,
     };
     let mut replica = MeshReplica::new(&naming::leg("v", slot), spec);
     replica.metadata.uid = Some(format!("uid-{slot}"));
     replica
 }
 
-fn member(name: &str) -> MemberFacts {
+pub(super) fn member(name: &str) -> MemberFacts {
     MemberFacts {
         name: name.to_owned(),
         slot: Some(0),
         in_sync: true,
         faulty: false,
         write_mostly: false,
+        replacement: false,
         latency_ewma_ns: None,
     }
 }
 
 impl Bed {
     /// Attached on `n` in epoch 2: v-0 is local, v-1 remote, both in sync, mounted nowhere and not asked to be.
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let spec = MeshAttachmentSpec { node: Some("n".to_owned()), mount_path: None, lost: None };
         let mut attachment = MeshAttachment::new("v", spec);
         let term = Term {
@@ -101,6 +104,8 @@ impl Bed {
             degraded: 0,
             members: vec![member("p1"), member("nvme0n1")],
             sync: None,
+            sync_max: None,
+            suspended: false,
             mounts: vec![],
         };
         let connection = ConnectionFacts {
@@ -124,16 +129,16 @@ impl Bed {
         }
     }
 
-    fn term(&mut self) -> &mut Term {
+    pub(super) fn term(&mut self) -> &mut Term {
         self.attachment.status.as_mut().unwrap().term.as_mut().unwrap()
     }
 
-    fn hold(&mut self) {
+    pub(super) fn hold(&mut self) {
         self.connections[0].state = ControllerState::Connecting;
         self.held.insert(nqn(2));
     }
 
-    fn look<T>(&self, look: impl FnOnce(&View<'_>) -> T) -> T {
+    pub(super) fn look<T>(&self, look: impl FnOnce(&View<'_>) -> T) -> T {
         let local = |r: &MeshReplica| (r.spec.node == "n").then_some(&self.local);
         let legs: Vec<_> = self.replicas.iter().map(|replica| Leg { replica, local: local(replica) }).collect();
         let params = Params {
@@ -164,12 +169,12 @@ impl Bed {
         })
     }
 
-    fn plan(&self) -> Step {
+    pub(super) fn plan(&self) -> Step {
         self.look(plan)
     }
 
     /// The plan, once what is to be reported was reported.
-    fn quiet(&mut self) -> Step {
+    pub(super) fn quiet(&mut self) -> Step {
         match self.plan() {
             Step::Report(status) => {
                 self.attachment.status = Some(*status);

@@ -238,6 +238,18 @@ impl<'a> View<'a> {
         self.term().is_some_and(|t| t.retired.iter().any(|l| l == leg))
     }
 
+    /// The leg of S whose place `leg` takes.
+    pub(super) fn gives_way(&self, leg: &Leg<'_>) -> Option<&'a Leg<'a>> {
+        let old = leg.replica.spec.replaces.as_deref().filter(|old| self.in_set(old))?;
+        self.legs.iter().find(|l| l.name() == old)
+    }
+
+    /// The leg is outside S for good: it is retired, or another of S has its place.
+    pub(super) fn left(&self, leg: &Leg<'_>) -> bool {
+        let heir = |l: &&Leg<'_>| l.replica.spec.replaces.as_deref() == Some(leg.name());
+        !self.in_set(leg.name()) && (self.retired(leg.name()) || self.start_set().any(|l| heir(&l)))
+    }
+
     /// The legs of S that exist as objects.
     pub(super) fn start_set(&self) -> impl Iterator<Item = &'a Leg<'a>> {
         self.legs.iter().filter(|l| self.in_set(l.name()))

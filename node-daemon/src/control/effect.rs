@@ -40,6 +40,11 @@ pub fn perform(host: &dyn Host, step: &Step) -> Result<Found, HostError> {
         Step::ZeroSuperblock { device, .. } => host.zero_superblock(device)?,
         Step::AddMember { device, member, .. } => host.add_member(device, member)?,
         Step::Readd { device, member, .. } => host.readd_member(device, member)?,
+        Step::ReplaceMember { device, old, member, .. } => host.replace_member(device, old, member)?,
+        Step::Suspend { device } => host.suspend(device)?,
+        Step::FinishSync { device } => host.finish_sync(device)?,
+        Step::Resume { device } => host.resume(device)?,
+        Step::ExpelMember { device, name, .. } => host.expel_member(device, name)?,
         Step::Thaw { device } => host.thaw(device)?,
         Step::Pace { device, kib } => host.limit_rebuild(device, *kib)?,
         Step::Forget { .. }
@@ -122,7 +127,7 @@ pub fn remember(memory: &mut Memory, step: &Step, found: Found) {
         (Step::ZeroSuperblock { key, .. }, _) => {
             memory.erased.insert(key.clone());
         }
-        (Step::AddMember { .. }, _) => memory.erased.clear(),
+        (Step::AddMember { .. } | Step::ReplaceMember { .. }, _) => memory.erased.clear(),
         (Step::Readd { key, .. }, _) => {
             memory.refused.remove(key);
         }
@@ -135,7 +140,7 @@ pub fn remember(memory: &mut Memory, step: &Step, found: Found) {
 pub fn regret(memory: &mut Memory, step: &Step, error: &HostError, published: bool) {
     let message = error.to_string();
     let reason = super::error::reason(error);
-    if matches!(step, Step::AddMember { .. }) {
+    if matches!(step, Step::AddMember { .. } | Step::ReplaceMember { .. }) {
         // It may have a superblock again.
         memory.erased.clear();
     }
@@ -170,6 +175,10 @@ pub fn notice(step: &Step, object: &MeshAttachment) -> Option<Notice> {
         Step::RecordLoss { leg, why } => (true, "LegLost", format!("leg {leg} was recorded away: {why}")),
         Step::AddMember { leg, .. } => (false, "RebuildStarted", format!("leg {leg} is being rebuilt")),
         Step::Readd { leg, .. } => (false, "LegReturns", format!("leg {leg} is copied to what it lacks by the bitmap")),
+        Step::ReplaceMember { leg, old, .. } => {
+            (false, "ReplacementStarted", format!("leg {leg} is filled beside member {old}"))
+        }
+        Step::ExpelMember { leg, .. } => (false, "LegLeft", format!("leg {leg} left the array")),
         Step::RecordInSync { leg } => (false, "RebuildFinished", format!("leg {leg} is in sync")),
         Step::RecordEnded { reason: meshstor_crds::EndedReason::Detached } => {
             (false, "Detached", format!("{volume} is detached"))

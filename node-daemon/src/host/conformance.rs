@@ -27,7 +27,7 @@ type Check = Result<(), String>;
 type Case = (&'static str, fn(&Bench<'_>) -> Check);
 
 /// All checks, in order.
-const CASES: [Case; 11] = [
+const CASES: [Case; 13] = [
     ("a node says who it is", node),
     ("a partition is made once, and its ledger is kept with it", partition),
     ("a leg reads as zeros after zeroing", zeroed),
@@ -38,6 +38,8 @@ const CASES: [Case; 11] = [
     ("and one without a bitmap", |bench| array(bench, Bitmap::None)),
     ("a leg that was away comes back by the bitmap, and what only it wrote is gone", returned),
     ("a striped array loses a leg of each mirror set and takes each back into its own", striped),
+    ("a working member is replaced, and nothing is degraded", |bench| replaced(bench, Geometry::new(2, 1))),
+    ("so is one of a striped array", |bench| replaced(bench, Geometry::new(2, 2))),
     ("a partition goes only when nobody uses it", deletion),
 ];
 
@@ -479,6 +481,88 @@ fn spec_with(spec: &ArraySpec, bench: &Bench<'_>) -> Result<ArraySpec, String> {
     }
     must(members.len() == spec.members.len(), "a leg's superblock is not the array's")?;
     Ok(ArraySpec { members, ..spec.clone() })
+}
+
+/// The member of slot 1 gives way to a new one: the copy waits, writes are held, MD changes from one to the other.
+fn replaced(bench: &Bench<'_>, geometry: Geometry) -> Check {
+    let drives = [&bench.drive, &bench.other_drive];
+    let legs = (0..geometry.slots())
+        .map(|slot| bench.new_leg_on(drives[usize::from(slot % 2 == 1)]))
+        .collect::<Result<Vec<_>, _>>()?;
+    let heir = bench.new_leg_on(&bench.other_drive)?;
+    let name = |device: &Path| device.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let mut members = Vec::new();
+    let mut exports = Vec::new();
+    for (slot, leg) in (0..).zip(&legs) {
+        // MD warns of members that share a drive when it starts an array: the others are remote.
+        let device = if slot < 2 {
+            bench.device(leg)?
+        } else {
+            exports.push(said(bench.host.export(leg, &bench.spec(1)))?);
+            bench.connect(&exports[exports.len() - 1])?
+        };
+        members.push(ArrayMember { device, slot, write_mostly: false });
+    }
+    let (uuid, size, bitmap) = (Uuid::new_v4(), bench.env.leg_bytes - (8 << 20), Bitmap::Internal);
+    let old = name(&members[1].device);
+    let spec = ArraySpec { uuid, name: "replaced".to_owned(), geometry, members, size, bitmap };
+    said(bench.host.create_array(&spec))?;
+    let made = bench.array(uuid)?.ok_or("the array is not seen")?;
+    must(made.sync_max.is_none() && !made.suspended, "a new array has a hold")?;
+    let device = bench.device(&heir)?;
+    let new = name(&device);
+    let member = ArrayMember { device, slot: 1, write_mostly: false };
+    must(
+        bench.host.replace_member(&made.device, "nobody", &member).is_err(),
+        "a member that is not there is replaced",
+    )?;
+    let untouched = bench.array(uuid)?.ok_or("the array is gone")?;
+    must(!untouched.frozen && untouched.members.len() == legs.len(), "a refused replacement left something")?;
+    said(bench.host.replace_member(&made.device, &old, &member))?;
+    said(bench.host.replace_member(&made.device, &old, &member))?;
+    let waits = || {
+        let array = bench.array(uuid).ok()??;
+        let at = array.sync_max?;
+        array.sync.as_ref().is_some_and(|s| s.done >= at).then_some(array)
+    };
+    let array = bench.wait("the copy to wait before its end", waits)?;
+    let find = |array: &ArrayFacts, of: &str| array.members.iter().find(|m| m.name == of).cloned();
+    let filled = find(&array, &new).ok_or("the new member is not seen")?;
+    must(
+        filled.replacement && !filled.in_sync && filled.slot == Some(1),
+        &format!("it is no replacement: {filled:?}"),
+    )?;
+    must(find(&array, &old).is_some_and(|m| m.in_sync && !m.faulty), "the old member does not work")?;
+    must(array.degraded == 0 && !array.suspended, "it is degraded, or its writes are held")?;
+    said(bench.host.suspend(&made.device))?;
+    said(bench.host.suspend(&made.device))?;
+    must(bench.array(uuid)?.is_some_and(|a| a.suspended), "held writes are not seen")?;
+    said(bench.host.finish_sync(&made.device))?;
+    let changed = || {
+        let array = bench.array(uuid).ok()??;
+        let done = find(&array, &new)?.in_sync && find(&array, &old).is_none_or(|m| m.faulty);
+        done.then_some(array)
+    };
+    let array = bench.wait("MD to change from one to the other", changed)?;
+    must(array.degraded == 0 && array.suspended && array.sync_max.is_none(), &format!("after the change: {array:?}"))?;
+    said(bench.host.resume(&made.device))?;
+    said(bench.host.resume(&made.device))?;
+    said(bench.host.remove_member(&made.device, &old))?;
+    let alone = || bench.array(uuid).ok()?.filter(|a| a.members.len() == legs.len() && !a.suspended && a.degraded == 0);
+    let array = bench.wait("the old member to be gone", alone)?;
+    must(
+        find(&array, &new).is_some_and(|m| !m.replacement && m.slot == Some(1)),
+        "the new member is still a replacement",
+    )?;
+    said(bench.host.expel_member(&made.device, &new))?;
+    said(bench.host.expel_member(&made.device, &new))?;
+    said(bench.host.remove_member(&made.device, &new))?;
+    let left = bench.array(uuid)?.ok_or("the array is gone")?;
+    must(left.degraded == 1 && find(&left, &new).is_none(), "a member that was expelled is there")?;
+    said(bench.host.stop_array(&made.device))?;
+    let close = |e: &ExportFacts| said(bench.host.disconnect(&e.nqn)).and_then(|()| said(bench.host.revoke(&e.nqn)));
+    exports.iter().try_for_each(close)?;
+    legs.iter().chain([&heir]).try_for_each(|leg| bench.drop_leg(leg))
 }
 
 fn deletion(bench: &Bench<'_>) -> Check {

@@ -170,6 +170,21 @@ impl<H: Host> Host for CrashHost<H> {
     fn readd_member(&self, array: &Path, member: &ArrayMember) -> Result<()> {
         self.act(|h| h.readd_member(array, member))
     }
+    fn replace_member(&self, array: &Path, old: &str, member: &ArrayMember) -> Result<()> {
+        self.act(|h| h.replace_member(array, old, member))
+    }
+    fn finish_sync(&self, array: &Path) -> Result<()> {
+        self.act(|h| h.finish_sync(array))
+    }
+    fn suspend(&self, array: &Path) -> Result<()> {
+        self.act(|h| h.suspend(array))
+    }
+    fn resume(&self, array: &Path) -> Result<()> {
+        self.act(|h| h.resume(array))
+    }
+    fn expel_member(&self, array: &Path, name: &str) -> Result<()> {
+        self.act(|h| h.expel_member(array, name))
+    }
     fn thaw(&self, array: &Path) -> Result<()> {
         self.act(|h| h.thaw(array))
     }

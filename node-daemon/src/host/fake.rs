@@ -244,6 +244,21 @@ impl Host for FakeHost {
     fn readd_member(&self, array: &Path, member: &ArrayMember) -> Result<()> {
         self.fabric.world().readd_member(&self.node, array, member)
     }
+    fn replace_member(&self, array: &Path, old: &str, member: &ArrayMember) -> Result<()> {
+        self.fabric.world().replace_member(&self.node, array, old, member)
+    }
+    fn finish_sync(&self, array: &Path) -> Result<()> {
+        self.fabric.world().with_array(&self.node, array, |a| a.held = false)
+    }
+    fn suspend(&self, array: &Path) -> Result<()> {
+        self.fabric.world().suspend(&self.node, array)
+    }
+    fn resume(&self, array: &Path) -> Result<()> {
+        self.fabric.world().with_array(&self.node, array, |a| a.suspended = false)
+    }
+    fn expel_member(&self, array: &Path, name: &str) -> Result<()> {
+        self.fabric.world().expel_member(&self.node, array, name)
+    }
     fn thaw(&self, _: &Path) -> Result<()> {
         Ok(())
     }

@@ -273,6 +273,10 @@ pub struct ArrayFacts {
     pub members: Vec<MemberFacts>,
     /// `sync_action` when not idle, with progress.
     pub sync: Option<SyncFacts>,
+    /// Sectors of 512 bytes of each member after which a rebuild waits (`sync_max`); none where it goes on to its end.
+    pub sync_max: Option<u64>,
+    /// All writes are held (`suspend_lo`, `suspend_hi`).
+    pub suspended: bool,
     /// Where it is mounted, every mount point.
     pub mounts: Vec<PathBuf>,
 }
@@ -290,6 +294,8 @@ pub struct MemberFacts {
     pub faulty: bool,
     /// `write_mostly`.
     pub write_mostly: bool,
+    /// It is filled to take the place of the member that has its slot.
+    pub replacement: bool,
     /// `latency_ewma_ns`, where the kernel has it.
     pub latency_ewma_ns: Option<u64>,
 }
@@ -447,6 +453,17 @@ pub trait Host: Send + Sync {
     /// Adds a device whose superblock was erased: a full rebuild. A RAID10 takes it into the named slot and no other, for
     /// the kernel's choice may be of another mirror set.
     fn add_member(&self, array: &Path, member: &ArrayMember) -> Result<()>;
+    /// Adds a device whose superblock was erased beside the working member `old`, which goes on: it is copied to up to
+    /// [`ArrayFacts::sync_max`], just before the end. At the end MD would fail `old` at once.
+    fn replace_member(&self, array: &Path, old: &str, member: &ArrayMember) -> Result<()>;
+    /// Lets a rebuild go on to its end.
+    fn finish_sync(&self, array: &Path) -> Result<()>;
+    /// Holds all writes, once those in flight are done: it may block for as long as a member does.
+    fn suspend(&self, array: &Path) -> Result<()>;
+    /// Lets writes go on.
+    fn resume(&self, array: &Path) -> Result<()>;
+    /// Has MD fail a member that works; [`Host::remove_member`] takes it out. Never the last that is in sync.
+    fn expel_member(&self, array: &Path, name: &str) -> Result<()>;
     /// Takes a leg that was away back into its slot by the classic bitmap: what its own bitmap marks is marked in the array's and on
     /// the drives of all that are in sync *before* it is a member; then what either marks is copied to it, and nothing else. A leg
     /// that is not of the array, or of another slot, or whose bitmap cannot be read is refused with [`HostError::Conflict`].

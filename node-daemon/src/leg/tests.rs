@@ -53,6 +53,8 @@ impl Bed {
             grant: None,
             transport: Transport::default(),
             io_queues: 2,
+            replaces: None,
+            replace: false,
         };
         let mut replica = MeshReplica::new("v-0", spec);
         replica.metadata.uid = Some("uid".to_owned());

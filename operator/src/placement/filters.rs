@@ -124,6 +124,12 @@ pub(super) fn drives<'a>(
     if usable.is_empty() {
         return Err(drive_usable(all));
     }
+    let holder =
+        |d: &&Drive| request.taken.iter().find(|leg| leg.spec.node == super::name(node) && leg.spec.drive == d.id);
+    let (held, usable): (Vec<&Drive>, Vec<&Drive>) = usable.into_iter().partition(|d| holder(d).is_some());
+    if let (true, Some(leg)) = (usable.is_empty(), held.iter().find_map(holder)) {
+        return Err(drop_by("DriveFree", format!("{} holds {}", leg.spec.drive, leg.name_any())));
+    }
     let wanted = &request.rules.drive_models;
     let named = |d: &&Drive| wanted.is_empty() || d.model.as_ref().is_some_and(|m| wanted.contains(m));
     let (usable, others): (Vec<&Drive>, Vec<&Drive>) = usable.into_iter().partition(named);
@@ -154,7 +160,7 @@ pub(super) fn each_drive<'a>(
         let holds = |leg: &&MeshReplica| leg.spec.node == super::name(node) && leg.spec.drive == drive.id;
         let named = models.is_empty() || drive.model.as_ref().is_some_and(|m| models.contains(m));
         let other_sector = pinned.filter(|s| *s != drive.logical_sector_size);
-        Some(match (&drive.unusable, request.placed.iter().find(holds), other_sector) {
+        Some(match (&drive.unusable, request.taken.iter().find(holds), other_sector) {
             (Some(why), ..) => why.clone(),
             (_, Some(leg), _) => format!("holds {}", leg.name_any()),
             _ if !named => drive_model(&[drive]).why,

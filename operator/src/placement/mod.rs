@@ -36,8 +36,10 @@ pub struct Request<'a> {
     pub size: u64,
     /// Filesystem that a consumer will make.
     pub filesystem: Filesystem,
-    /// The legs that the volume already has.
+    /// The legs of the volume beside which they go.
     pub placed: &'a [MeshReplica],
+    /// All legs of the volume, those that leave too: their drives get no other.
+    pub taken: &'a [MeshReplica],
     /// The policy's rules. Labels are those of the `MeshNode` objects.
     pub rules: &'a Placement,
     /// Node that gets the first leg where it passes all filters and no rule speaks for another.
@@ -128,7 +130,7 @@ pub fn place(request: &Request<'_>, cluster: &Cluster<'_>) -> Result<Vec<Spot>, 
         return stripe::place(request, cluster);
     }
     let promises = Promises::of(cluster.replicas);
-    let pinned = filters::pinned_sector(request.placed, cluster.nodes);
+    let pinned = filters::pinned_sector(request.taken, cluster.nodes);
     let rules = Rules::of(request.rules, request.placed, |name| node::find(cluster.nodes, name));
     let (fits, dropped) = sieve(request, cluster, &rules, &promises, pinned);
     let sectors: BTreeSet<i32> = fits.iter().map(Candidate::sector).collect();

@@ -33,7 +33,7 @@ impl<'a> Offer<'a> {
 /// without required labels that finds a place whenever there is one.
 pub(super) fn place(request: &Request<'_>, cluster: &Cluster<'_>) -> Result<Vec<Spot>, Refusal> {
     let promises = Promises::of(cluster.replicas);
-    let pinned = filters::pinned_sector(request.placed, cluster.nodes);
+    let pinned = filters::pinned_sector(request.taken, cluster.nodes);
     let (mut offers, mut dropped) = (Vec::new(), Vec::new());
     for node in cluster.nodes {
         match filters::node_alone(node, request, cluster.now) {
@@ -63,7 +63,7 @@ pub(super) fn place(request: &Request<'_>, cluster: &Cluster<'_>) -> Result<Vec<
 
 /// Every copy on one node, with a drive for each set.
 fn whole_copies(request: &Request<'_>, cluster: &Cluster<'_>, offers: &[Offer<'_>], sector: i32) -> Option<Vec<Spot>> {
-    if !request.placed.is_empty() {
+    if !request.taken.is_empty() {
         return None;
     }
     let width = usize::try_from(request.geometry.width()).ok()?;

@@ -65,6 +65,8 @@ fn leg(name: &str, slot: i32, node: &str, drive: &str, size: u64) -> MeshReplica
         grant: None,
         transport: Transport::Tcp,
         io_queues: 2,
+        replaces: None,
+        replace: false,
     };
     MeshReplica::new(name, spec)
 }
@@ -97,7 +99,7 @@ fn request<'a>(
     rules: &'a Placement,
 ) -> Request<'a> {
     let (bitmap, transport, filesystem) = (Bitmap::Internal, Transport::Tcp, Filesystem::Xfs);
-    Request { slots, geometry, bitmap, transport, size, filesystem, placed, rules, preferred: None }
+    Request { slots, geometry, bitmap, transport, size, filesystem, placed, taken: placed, rules, preferred: None }
 }
 
 /// The preferred node gets the first leg although others are emptier, unless a rule or a filter speaks against it.

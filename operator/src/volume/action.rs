@@ -26,17 +26,19 @@ pub struct Plan {
     pub actions: Vec<Action>,
     /// Why the volume cannot go on without a change outside.
     pub blocked: Option<Refusal>,
+    /// Why a leg that must be replaced is not: the volume goes on without it.
+    pub unplaced: Option<Refusal>,
 }
 
 impl Plan {
     /// A plan that does something.
     pub fn of(actions: Vec<Action>) -> Self {
-        Self { actions, blocked: None }
+        Self { actions, ..Self::default() }
     }
 
     /// A plan that does nothing because of `refusal`.
     pub fn blocked(refusal: Refusal) -> Self {
-        Self { actions: Vec::new(), blocked: Some(refusal) }
+        Self { blocked: Some(refusal), ..Self::default() }
     }
 }
 
@@ -83,6 +85,11 @@ pub enum Action {
         /// The leg.
         leg: String,
     },
+    /// Let a deleted leg go whose node is gone for good: nobody is left to wipe it.
+    ReleaseReplica {
+        /// The leg.
+        leg: String,
+    },
     /// Delete the attachment, the last object but the volume.
     DeleteAttachment,
     /// Let the deleted attachment go: its finalizer keeps the record from a careless or cascading deletion.
@@ -98,7 +105,8 @@ impl Display for Action {
             Self::CreateAttachment => write!(f, "create the attachment"),
             Self::WriteTerm(term) => {
                 write!(f, "write the record: epoch {} {:?} on {}, ", term.epoch, term.phase, term.node)?;
-                write!(f, "in sync {}", term.in_sync.join(","))
+                write!(f, "in sync {}", term.in_sync.join(","))?;
+                if term.retired.is_empty() { Ok(()) } else { write!(f, ", retired {}", term.retired.join(",")) }
             }
             Self::SetReplicaEpoch { leg, epoch } => write!(f, "tell leg {leg} of epoch {epoch}"),
             Self::SetGrant { leg, grant } => {
@@ -106,6 +114,7 @@ impl Display for Action {
             }
             Self::ClearGrant { leg } => write!(f, "take back the grant of leg {leg}"),
             Self::DeleteReplica { leg } => write!(f, "delete leg {leg}"),
+            Self::ReleaseReplica { leg } => write!(f, "let leg {leg} go, whose node is gone for good"),
             Self::DeleteAttachment => write!(f, "delete the attachment"),
             Self::ReleaseAttachment => write!(f, "let the attachment go"),
         }

@@ -36,6 +36,7 @@ fn leg_of(action: &Action) -> Option<&str> {
         | Action::SetReplicaEpoch { leg, .. }
         | Action::SetGrant { leg, .. }
         | Action::ClearGrant { leg }
+        | Action::ReleaseReplica { leg }
         | Action::DeleteReplica { leg } => Some(leg),
         _ => None,
     }
@@ -78,6 +79,10 @@ async fn write(world: &World, action: &Action, ctx: &Context) -> Result<(), Erro
         Action::DeleteReplica { leg } => {
             let params = exactly(observed(world.leg(leg), world)?);
             legs.delete(leg, &params).await.map(drop).map_err(failed)
+        }
+        Action::ReleaseReplica { leg } => {
+            let new = edit::let_go(observed(world.leg(leg), world)?);
+            legs.replace(leg, &params(), &new).await.map(drop).map_err(failed)
         }
         Action::ReleaseAttachment => {
             let attachment = edit::released(observed(world.attachment.as_ref(), world)?);

@@ -6,7 +6,7 @@ use super::placing::lost_record;
 use super::terms;
 use super::world::{World, confirmed};
 use kube::ResourceExt as _;
-use meshstor_crds::{Term, TermPhase, VOLUME_FINALIZER};
+use meshstor_crds::{MeshReplica, Term, TermPhase, VOLUME_FINALIZER};
 
 /// The steps of a volume that is being deleted and is wanted nowhere.
 pub fn plan(world: &World) -> Plan {
@@ -23,7 +23,7 @@ fn retire(world: &World, term: &Term) -> Vec<Action> {
     match term.phase {
         TermPhase::Revoking => {
             let told = terms::tell(world);
-            let all = told.is_empty() && world.legs.iter().all(|leg| confirmed(leg, term.epoch));
+            let all = told.is_empty() && world.legs.iter().all(|leg| confirmed(leg, term.epoch) || world.silent(leg));
             if all { write(Term { phase: TermPhase::Retired, ..term.clone() }) } else { told }
         }
         _ if world.over() => write(terms::successor(term, &term.node)),
@@ -34,8 +34,11 @@ fn retire(world: &World, term: &Term) -> Vec<Action> {
 /// Legs, then the attachment, then the volume: each only when the ones before are observed gone.
 fn remove(world: &World) -> Vec<Action> {
     if !world.legs.is_empty() {
-        let left = world.legs.iter().filter(|leg| leg.metadata.deletion_timestamp.is_none());
-        return left.map(|leg| Action::DeleteReplica { leg: leg.name_any() }).collect();
+        let of = |leg: &MeshReplica| match leg.metadata.deletion_timestamp {
+            None => Some(Action::DeleteReplica { leg: leg.name_any() }),
+            Some(_) => world.gone(&leg.spec.node).then(|| Action::ReleaseReplica { leg: leg.name_any() }),
+        };
+        return world.legs.iter().filter_map(of).collect();
     }
     match &world.attachment {
         Some(a) if a.metadata.deletion_timestamp.is_none() => vec![Action::DeleteAttachment],

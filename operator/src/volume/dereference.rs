@@ -43,6 +43,7 @@ pub async fn dereference(name: &str, ctx: &Context) -> Result<Option<World>, Err
     let clocks = ctx.observe(&uid, attachment.as_ref(), &legs, ctx.clock.instant());
     let now = ctx.clock.timestamp();
     let out_of_service = out_of_service(attachment.as_ref(), &legs, ctx).await?;
+    let gone_nodes = gone_nodes(&legs, &nodes, ctx).await?;
     Ok(Some(World {
         volume,
         uid,
@@ -54,6 +55,7 @@ pub async fn dereference(name: &str, ctx: &Context) -> Result<Option<World>, Err
         all_legs,
         nodes,
         out_of_service,
+        gone_nodes,
         clocks,
         now,
     }))
@@ -77,6 +79,28 @@ async fn out_of_service(
         }
     }
     Ok(tainted)
+}
+
+/// Takes a fresh look at all nodes and all legs: something is to be placed.
+///
+/// # Errors
+/// [`Error::Api`].
+pub async fn survey(world: &mut World, ctx: &Context) -> Result<(), Error> {
+    (world.nodes, world.all_legs) = cluster(ctx).await?;
+    Ok(())
+}
+
+/// Which nodes of the legs have no `MeshNode`: those that the cache does not have are read with a quorum.
+async fn gone_nodes(legs: &[MeshReplica], nodes: &[Arc<MeshNode>], ctx: &Context) -> Result<Vec<String>, Error> {
+    let names: BTreeSet<&str> = legs.iter().map(|leg| leg.spec.node.as_str()).collect();
+    let api: Api<MeshNode> = Api::all(ctx.client.clone());
+    let mut gone = Vec::new();
+    for name in names.into_iter().filter(|name| node::find(nodes, name).is_none()) {
+        if api.get_opt(name).await.map_err(Error::api(format!("read node {name}")))?.is_none() {
+            gone.push(name.to_owned());
+        }
+    }
+    Ok(gone)
 }
 
 async fn legs(name: &str, uid: &str, ctx: &Context) -> Result<(Vec<MeshReplica>, Vec<String>), Error> {

@@ -55,6 +55,13 @@ pub fn leg_after(leg: &MeshReplica, action: &Action) -> MeshReplica {
     new
 }
 
+/// The leg without its daemon's finalizer: there is no daemon any more.
+pub fn let_go(leg: &MeshReplica) -> MeshReplica {
+    let mut new = leg.clone();
+    new.metadata.finalizers.get_or_insert_default().retain(|f| f != REPLICA_FINALIZER);
+    new
+}
+
 /// The attachment without the operator's finalizer.
 pub fn released(attachment: &MeshAttachment) -> MeshAttachment {
     let mut new = attachment.clone();

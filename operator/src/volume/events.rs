@@ -54,6 +54,7 @@ pub fn notices(old: &MeshVolumeStatus, new: &MeshVolumeStatus) -> Vec<Notice> {
         news.push(Notice::normal("Placed", places.join(", ")));
     }
     news.extend(stalled(old, new));
+    news.extend(replacing(old, new));
     news.extend(attached(old, new));
     if old.consumer.is_some() && new.consumer.is_none() {
         news.push(Notice::normal("Detached", format!("from {}", old.consumer.as_deref().unwrap_or_default())));
@@ -70,6 +71,11 @@ pub fn notices(old: &MeshVolumeStatus, new: &MeshVolumeStatus) -> Vec<Notice> {
 pub fn of_term(world: &World, new: &Term) -> Vec<Notice> {
     let old = world.term();
     let mut news = Vec::new();
+    let kept = old.map_or(&[][..], |t| &t.retired);
+    let retired: Vec<&str> = new.retired.iter().filter(|l| !kept.contains(l)).map(String::as_str).collect();
+    if !retired.is_empty() {
+        return vec![Notice::normal("Retired", format!("{}: never used again, wiped in time", retired.join(", ")))];
+    }
     match new.phase {
         TermPhase::Revoking => {
             if let Some(old) = old.filter(|_| world.given_up() && world.ended().is_none()) {
@@ -106,6 +112,14 @@ fn stalled(old: &MeshVolumeStatus, new: &MeshVolumeStatus) -> Option<Notice> {
     let now = find(new, conditions::STALLED)?;
     let same = find(old, conditions::STALLED).is_some_and(|before| before.reason == now.reason);
     (!same).then(|| Notice::warning(&now.reason, &now.message))
+}
+
+/// The first word of a replacement, and each change of whether it can be had.
+fn replacing(old: &MeshVolumeStatus, new: &MeshVolumeStatus) -> Option<Notice> {
+    let now = find(new, conditions::REPLACING)?;
+    let same = find(old, conditions::REPLACING).is_some_and(|before| before.status == now.status);
+    let said = if now.status == "True" { Notice::normal } else { Notice::warning };
+    (!same).then(|| said("Replacing", now.message.clone()))
 }
 
 fn attached(old: &MeshVolumeStatus, new: &MeshVolumeStatus) -> Option<Notice> {

@@ -54,6 +54,7 @@ pub(crate) fn detached() -> World {
         all_legs: Vec::new(),
         nodes: ["n1", "n2", "n3"].map(|name| node(name, now())).to_vec(),
         out_of_service: Vec::new(),
+        gone_nodes: Vec::new(),
         clocks: Clocks::default(),
         now: now(),
     }

@@ -1,8 +1,8 @@
 //! Steps 6, 10 and 11 of the protocol: who may use a leg.
 
 use super::action::Action;
-use super::budget;
 use super::world::{World, confirmed};
+use super::{budget, seats};
 use crate::node;
 use kube::ResourceExt as _;
 use meshstor_crds::{Grant, MeshReplica, Term, TermPhase};
@@ -28,8 +28,15 @@ fn clear_all(world: &World) -> Vec<Action> {
 
 fn one(world: &World, term: &Term, leg: &MeshReplica) -> Option<Action> {
     let name = leg.name_any();
+    let inside = term.in_sync.contains(&name);
+    if term.retired.contains(&name) || !(inside || seats::candidate(world, leg)) {
+        let idle = leg.spec.grant.is_some() && term.phase == TermPhase::Running && !inside;
+        // Its consumer lets go of the path before the target closes the export.
+        let idle = idle && seats::member(world, leg).is_none();
+        return idle.then_some(Action::ClearGrant { leg: name });
+    }
     let told = leg.spec.epoch == term.epoch && confirmed(leg, term.epoch);
-    if !told || term.retired.contains(&name) || world.node_ready(&leg.spec.node).is_err() {
+    if !told || world.node_ready(&leg.spec.node).is_err() {
         return None;
     }
     if world.clocks.idle_in.get(&name).is_some_and(Duration::is_zero) {
@@ -38,7 +45,7 @@ fn one(world: &World, term: &Term, leg: &MeshReplica) -> Option<Action> {
     let due = leg.spec.grant.is_none() || spent(term, leg);
     // In a running epoch a leg of S has had its grant: a second one would let a leg back in without a rebuild (I6).
     let first_of_started = term.phase == TermPhase::Started && leg.spec.grant.is_none();
-    let outside_of_running = term.phase == TermPhase::Running && !term.in_sync.contains(&name);
+    let outside_of_running = term.phase == TermPhase::Running && !inside;
     let closed = leg.status.as_ref().is_none_or(|s| s.export.is_none());
     // Whoever is outside S is rebuilt: that has a budget, and nothing comes of it where the drive fails.
     let waits = (world.clocks.waits.contains(&name) || budget::fails(leg)) && !term.in_sync.contains(&name);

@@ -2,10 +2,12 @@
 
 use super::action::Action;
 use super::grants::next_number;
+use super::replacing::{RETIRED_MAX, may_be_wiped, next_generation, retire};
+use super::seats;
 use super::terms;
 use super::world::{World, blank, confirmed};
 use kube::ResourceExt as _;
-use meshstor_crds::{Geometry, Grant, MeshReplica, Term, TermPhase, VOLUME_FINALIZER};
+use meshstor_crds::{Geometry, Grant, MeshReplica, MeshReplicaSpec, Term, TermPhase, VOLUME_FINALIZER, naming};
 
 /// The rule that a step would have broken: a bug of the plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -31,17 +33,7 @@ pub fn check(world: &World, action: &Action) -> Verdict {
     match action {
         Action::AddFinalizer => must(!world.deleting(), "I4", "a volume that is being deleted gets no finalizer"),
         Action::RemoveFinalizer => remove_finalizer(world),
-        Action::CreateReplica { spec, .. } => {
-            let apart = |leg: &MeshReplica| leg.spec.mirror_set != spec.mirror_set || leg.spec.node != spec.node;
-            let own = |leg: &MeshReplica| (&leg.spec.node, &leg.spec.drive) != (&spec.node, &spec.drive);
-            let new = |leg: &MeshReplica| leg.spec.slot != spec.slot;
-            must(world.attachment.is_none() && !world.deleting(), "I6", "legs are made before the attachment only")?;
-            let held = world.volume.finalizers().iter().any(|f| f == VOLUME_FINALIZER);
-            must(held, "rule 8", "the volume is held before it has legs")?;
-            must(world.legs.iter().all(apart), "I1", "one leg of a mirror set a node")?;
-            must(world.legs.iter().all(own), "I1", "one leg of a volume a drive")?;
-            must(world.legs.iter().all(new), "I1", "one leg a slot")
-        }
+        Action::CreateReplica { leg, spec } => create(world, leg, spec),
         Action::CreateAttachment => {
             must(world.attachment.is_none() && !world.record_lost(), "I2", "a record is begun once for a volume")
         }
@@ -50,9 +42,36 @@ pub fn check(world: &World, action: &Action) -> Verdict {
         Action::SetGrant { leg, grant } => with(world, leg, |leg| set_grant(world, leg, grant)),
         Action::ClearGrant { leg } => with(world, leg, |leg| clear_grant(world, leg)),
         Action::DeleteReplica { leg } => with(world, leg, |leg| delete_leg(world, leg)),
+        Action::ReleaseReplica { leg } => with(world, leg, |leg| release_leg(world, leg)),
         Action::DeleteAttachment | Action::ReleaseAttachment => {
             must(world.deleting() && world.legs.is_empty(), "rule 8", "the record goes after every leg")?;
             must(no_epoch_follows(world), "I2", "a record goes only when no epoch can follow")
+        }
+    }
+}
+
+fn create(world: &World, name: &str, spec: &MeshReplicaSpec) -> Verdict {
+    let leaves = |leg: &&MeshReplica| seats::retired(world, leg) || spec.replaces.as_ref() == Some(&leg.name_any());
+    let same_seat = |leg: &&MeshReplica| spec.replaces.is_some() && leg.spec.replaces == spec.replaces;
+    let apart = |leg: &MeshReplica| leg.spec.mirror_set != spec.mirror_set || leg.spec.node != spec.node;
+    let own = |leg: &MeshReplica| (&leg.spec.node, &leg.spec.drive) != (&spec.node, &spec.drive);
+    let held = world.volume.finalizers().iter().any(|f| f == VOLUME_FINALIZER);
+    must(held && !world.deleting(), "rule 8", "the volume is held before it has legs")?;
+    must(world.legs.iter().filter(|l| !leaves(l) && !same_seat(l)).all(apart), "I1", "one leg of a mirror set a node")?;
+    must(world.legs.iter().all(own), "I1", "one leg of a volume a drive")?;
+    match &spec.replaces {
+        None => {
+            must(world.attachment.is_none(), "I6", "legs that replace nobody are made before the attachment only")?;
+            must(world.legs.iter().all(|leg| leg.spec.slot != spec.slot), "I1", "one leg a slot")
+        }
+        Some(old) => {
+            let known = world.leg(old).filter(|leg| seats::why(world, leg).is_some());
+            must(
+                known.is_some_and(|l| l.spec.mirror_set == spec.mirror_set),
+                "I4",
+                "only a leg that must leave is replaced",
+            )?;
+            must(naming::generation(name) == next_generation(world), "I6", "no name of a leg is used twice")
         }
     }
 }
@@ -75,7 +94,16 @@ fn remove_finalizer(world: &World) -> Verdict {
 
 fn delete_leg(world: &World, leg: &MeshReplica) -> Verdict {
     let retired = world.term().is_some_and(|t| t.retired.contains(&leg.name_any()));
-    must(retired || (world.deleting() && no_epoch_follows(world)), "rule 8", "a leg is retired before it is wiped")
+    let goes = world.deleting() && no_epoch_follows(world);
+    must(retired || goes, "rule 8", "a leg is retired before it is wiped")?;
+    must(goes || may_be_wiped(world, leg), "I1", "a retired leg is wiped when a leg of S has its seat")
+}
+
+fn release_leg(world: &World, leg: &MeshReplica) -> Verdict {
+    let leaves = leg.metadata.deletion_timestamp.is_some() && world.gone(&leg.spec.node);
+    must(leaves, "rule 8", "only a deleted leg whose node is gone for good is let go unwiped")?;
+    let over = seats::retired(world, leg) || (world.deleting() && no_epoch_follows(world));
+    must(over, "rule 8", "a leg is retired before its object goes")
 }
 
 fn term(world: &World, new: &Term) -> Verdict {
@@ -112,7 +140,16 @@ fn next_epoch(world: &World, old: &Term, new: &Term) -> Verdict {
     must(new.writer.is_none(), "rule 4", "nobody has claimed a new epoch")
 }
 
+/// The one change that the operator makes in any phase: legs that are outside S are retired.
+fn retires(old: &Term, new: &Term) -> bool {
+    let added: Vec<String> = new.retired.iter().filter(|leg| !old.retired.contains(leg)).cloned().collect();
+    !added.is_empty() && *new == retire(old, added)
+}
+
 fn same_epoch(world: &World, old: &Term, new: &Term) -> Verdict {
+    if retires(old, new) {
+        return must(new.retired.len() <= RETIRED_MAX, "I4", "the record has room for so many retired legs");
+    }
     must(
         old.phase == TermPhase::Revoking && new.node == old.node,
         "rule 4",
@@ -126,7 +163,7 @@ fn same_epoch(world: &World, old: &Term, new: &Term) -> Verdict {
         }
         TermPhase::Retired => {
             must(world.deleting() && world.wanted().is_none(), "I3", "only a volume that goes is retired")?;
-            let all = world.legs.iter().all(|leg| confirmed(leg, old.epoch));
+            let all = world.legs.iter().all(|leg| confirmed(leg, old.epoch) || world.silent(leg));
             must(all, "rule 8", "every leg has confirmed before the record retires")
         }
         TermPhase::Revoking | TermPhase::Running => must(false, "rule 4", "the operator writes Started or Retired"),
@@ -149,6 +186,8 @@ fn set_grant(world: &World, leg: &MeshReplica, grant: &Grant) -> Verdict {
     must(grant.consumer == term.node, "I2", "a grant is for the record's consumer")?;
     must(confirmed(leg, term.epoch), "rule 2", "a leg is granted after it confirmed the epoch")?;
     must(!term.retired.contains(&name), "rule 8", "a retired leg is never granted")?;
+    let alone = term.in_sync.contains(&name) || seats::candidate(world, leg);
+    must(alone, "rule 7", "a seat has one candidate at a time")?;
     must(!(second && term.in_sync.contains(&name)), "I6", "a leg of S never gets a second grant")?;
     must(grant.number >= next_number(leg), "rule 1", "a grant's number is new")?;
     let closed = leg.status.as_ref().is_none_or(|s| s.export.is_none());

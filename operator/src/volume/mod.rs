@@ -13,6 +13,8 @@ pub mod guard;
 pub mod kernels;
 pub mod placing;
 pub mod plan;
+pub mod replacing;
+pub mod seats;
 pub mod status;
 pub mod terms;
 pub mod validate;
@@ -25,6 +27,8 @@ mod fixtures;
 mod guard_tests;
 #[cfg(test)]
 mod lost_tests;
+#[cfg(test)]
+mod replacing_tests;
 #[cfg(test)]
 mod status_tests;
 
@@ -45,16 +49,23 @@ pub async fn reconcile(volume: Arc<MeshVolume>, ctx: Arc<Context>) -> Result<con
 }
 
 async fn step(name: &str, ctx: &Context) -> Result<controller::Action, Error> {
-    let _placing = ctx.placing_turn(name).await;
+    let mut turn = ctx.placing_turn(name).await;
     let Some(mut world) = dereference::dereference(name, ctx).await? else {
         return Ok(controller::Action::await_change());
     };
+    if replacing::places(&world) {
+        if turn.is_none() {
+            turn = Some(ctx.turn().await);
+        }
+        dereference::survey(&mut world, ctx).await?;
+    }
     world.clocks.waits = ctx.budget(&world);
     let settled = validate::validate(&world);
     let plan = plan::plan(&world, &settled);
     apply::apply(&world, &plan, ctx).await?;
     let status = status::status(&world, &settled, &plan);
     apply::update_status(&world, status, ctx).await?;
+    drop(turn);
     Ok(controller::Action::requeue(plan::next_look(&world, &plan)))
 }
 

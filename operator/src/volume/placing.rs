@@ -5,7 +5,7 @@ use super::validate::{self, Settled};
 use super::world::World;
 use crate::placement::{self, Cluster, Request, Spot};
 use kube::ResourceExt as _;
-use meshstor_crds::{MeshReplicaSpec, Placement, VOLUME_FINALIZER, conditions, naming};
+use meshstor_crds::{MeshReplica, MeshReplicaSpec, Placement, VOLUME_FINALIZER, conditions, naming};
 
 /// The steps until the attachment exists. The finalizer comes first, then the resolved policy in the status, then
 /// all legs, then the attachment: its presence says that placement is complete.
@@ -53,6 +53,16 @@ pub fn lost_record() -> Refusal {
 }
 
 fn spots(world: &World, settled: &Settled, slots: &[(i32, i32)]) -> Result<Vec<Spot>, Refusal> {
+    spots_beside(world, settled, slots, &world.legs, world.volume.spec.preferred_node.as_deref())
+}
+
+fn spots_beside(
+    world: &World,
+    settled: &Settled,
+    slots: &[(i32, i32)],
+    placed: &[MeshReplica],
+    preferred: Option<&str>,
+) -> Result<Vec<Spot>, Refusal> {
     let rules = rules(world)?;
     let request = Request {
         slots,
@@ -61,9 +71,10 @@ fn spots(world: &World, settled: &Settled, slots: &[(i32, i32)]) -> Result<Vec<S
         transport: settled.resolved.transport,
         size: settled.size,
         filesystem: world.volume.spec.filesystem,
-        placed: &world.legs,
+        placed,
+        taken: &world.legs,
         rules: &rules,
-        preferred: world.volume.spec.preferred_node.as_deref(),
+        preferred,
     };
     let cluster = Cluster { nodes: &world.nodes, replicas: &world.all_legs, now: world.now };
     let unschedulable =
@@ -83,19 +94,35 @@ fn rules(world: &World) -> Result<Placement, Refusal> {
 fn creations(world: &World, settled: &Settled, spots: Vec<Spot>) -> Vec<Action> {
     let legs = spots.into_iter().map(|spot| Action::CreateReplica {
         leg: naming::leg(&world.name(), spot.slot),
-        spec: Box::new(MeshReplicaSpec {
-            volume: world.name(),
-            volume_uid: world.uid.clone(),
-            slot: spot.slot,
-            mirror_set: spot.mirror_set,
-            node: spot.node,
-            drive: spot.drive,
-            size_bytes: i64::try_from(settled.size).unwrap_or(i64::MAX),
-            epoch: 0,
-            grant: None,
-            transport: settled.resolved.transport,
-            io_queues: settled.resolved.io_queues,
-        }),
+        spec: Box::new(leg_spec(world, settled, spot)),
     });
     legs.chain([Action::CreateAttachment]).collect()
+}
+
+/// A leg that nobody was told of yet.
+pub fn leg_spec(world: &World, settled: &Settled, spot: Spot) -> MeshReplicaSpec {
+    MeshReplicaSpec {
+        volume: world.name(),
+        volume_uid: world.uid.clone(),
+        slot: spot.slot,
+        mirror_set: spot.mirror_set,
+        node: spot.node,
+        drive: spot.drive,
+        size_bytes: i64::try_from(settled.size).unwrap_or(i64::MAX),
+        epoch: 0,
+        grant: None,
+        transport: settled.resolved.transport,
+        io_queues: settled.resolved.io_queues,
+        replaces: None,
+        replace: false,
+    }
+}
+
+/// A place for the leg that takes a seat beside the legs that stay, on a drive that no leg of the volume has.
+///
+/// # Errors
+/// A [`Refusal`] that names for each node the filter that dropped it.
+pub fn heir(world: &World, settled: &Settled, slot: (i32, i32), staying: &[MeshReplica]) -> Result<Spot, Refusal> {
+    let mut spots = spots_beside(world, settled, &[slot], staying, world.wanted())?;
+    spots.pop().ok_or_else(|| Refusal::new(conditions::REASON_UNSCHEDULABLE, "no place was found"))
 }

@@ -4,7 +4,7 @@ use super::action::{Action, Plan, Refusal};
 use super::clocks::{GIVEN_UP_GRACE, REVOKE_GRACE};
 use super::validate::Settled;
 use super::world::World;
-use super::{deletion, grants, placing, terms};
+use super::{deletion, grants, placing, replacing, seats, terms};
 use crate::node;
 use meshstor_crds::TermPhase;
 use std::time::Duration;
@@ -16,24 +16,30 @@ pub fn plan(world: &World, settled: &Result<Settled, Refusal>) -> Plan {
         return deletion::plan(world);
     }
     match (&world.attachment, settled) {
-        (Some(_), _) => serve(world),
+        (Some(_), _) => serve(world, settled),
         (None, Ok(settled)) => placing::plan(world, settled),
         (None, Err(refusal)) => Plan::blocked(refusal.clone()),
     }
 }
 
 /// Moves the record and the grants of a placed volume towards where it is wanted.
-fn serve(world: &World) -> Plan {
+fn serve(world: &World, settled: &Result<Settled, Refusal>) -> Plan {
     if world.record_lost() {
         return Plan::blocked(placing::lost_record());
     }
     if let Some(term) = terms::first(world).or_else(|| terms::next(world)) {
         return Plan::of(vec![Action::WriteTerm(Box::new(term))]);
     }
+    let replacing = replacing::plan(world, settled);
+    // One write of the record, then another look.
+    if replacing.actions.iter().any(|action| matches!(action, Action::WriteTerm(_))) {
+        return replacing;
+    }
     let mut actions = terms::tell(world);
     actions.extend(terms::start(world).map(|term| Action::WriteTerm(Box::new(term))));
     actions.extend(grants::plan(world));
-    Plan::of(actions)
+    actions.extend(replacing.actions);
+    Plan { actions, blocked: None, unplaced: replacing.unplaced }
 }
 
 /// Until the next grace of a revocation is over: the short one where a leg was given up.
@@ -63,6 +69,8 @@ pub fn next_look(world: &World, plan: &Plan) -> Duration {
         world.clocks.idle_in.values().min().copied(),
         (!world.clocks.waits.is_empty()).then_some(BUDGET),
         revoking.then(|| grace_left(world)),
+        plan.unplaced.is_some().then_some(UNEASY),
+        world.legs.iter().filter_map(|leg| seats::overdue_in(world, leg)).filter(|left| !left.is_zero()).min(),
         Some(CALM),
     ];
     expiries.chain(others.into_iter().flatten()).min().unwrap_or(CALM).max(Duration::from_secs(1))

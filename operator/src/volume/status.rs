@@ -1,10 +1,10 @@
 //! A volume's status as a pure function of what was observed. It never lies upward (I7).
 
 use super::action::{Plan, Refusal};
-use super::kernels;
 use super::validate::Settled;
 use super::verdict::{self, Picture, Verdict};
 use super::world::{World, prepared};
+use super::{kernels, replacing, seats};
 use kube::ResourceExt as _;
 use meshstor_crds::conditions::{self, Want};
 use meshstor_crds::geometry;
@@ -20,6 +20,7 @@ pub fn status(world: &World, settled: &Result<Settled, Refusal>, plan: &Plan) ->
     wants.extend([degraded(world, &picture), resynced(world, &picture)]);
     wants.push(kernels::attachable_anywhere(world, resolved.as_ref()));
     wants.extend(kernels::of_consumer(world, &old.conditions));
+    wants.extend(replacing::condition(world, plan.unplaced.as_ref()));
     if world.deleting()
         && world.wanted().is_some()
         && !wants.iter().any(|w| w.type_ != conditions::READY && is_progress(w))
@@ -89,7 +90,11 @@ fn consumer(world: &World) -> Option<String> {
 
 fn volume_leg(world: &World, leg: &MeshReplica) -> VolumeLeg {
     let (name, state) = (leg.name_any(), leg_state(world, leg));
-    VolumeLeg { name, slot: leg.spec.slot, node: leg.spec.node.clone(), drive: leg.spec.drive.clone(), state }
+    let before = world.volume.status.as_ref().and_then(|s| s.legs.iter().find(|l| l.name == name));
+    let since = before.and_then(|l| l.missing_since.clone()).unwrap_or(Time(world.now));
+    let missing_since = seats::away(world, leg).then_some(since);
+    let (node, drive) = (leg.spec.node.clone(), leg.spec.drive.clone());
+    VolumeLeg { name, slot: leg.spec.slot, node, drive, state, missing_since }
 }
 
 /// How a leg is: in sync only if the record says so and no running array contradicts it.
@@ -105,6 +110,7 @@ fn leg_state(world: &World, leg: &MeshReplica) -> LegState {
     match (term.in_sync.contains(&name), member) {
         (true, None | Some(Some(MemberState::InSync | MemberState::Failing))) => LegState::InSync,
         (_, Some(Some(MemberState::Rebuilding))) => LegState::Rebuilding,
+        (false, _) if !prepared(leg) => LegState::Preparing,
         _ => LegState::Missing,
     }
 }

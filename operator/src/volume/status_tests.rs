@@ -14,7 +14,7 @@ use meshstor_crds::{
 use std::time::Duration;
 
 fn look(world: &World) -> MeshVolumeStatus {
-    status(world, &validate(world), &Plan { actions: vec![], blocked: plan(world, &validate(world)).blocked })
+    status(world, &validate(world), &Plan { actions: vec![], ..plan(world, &validate(world)) })
 }
 
 fn said(status: &MeshVolumeStatus, type_: &str) -> String {

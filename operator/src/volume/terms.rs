@@ -57,7 +57,9 @@ pub fn successor(term: &Term, node: &str) -> Term {
 /// Tells each leg of the record's epoch; the old grant goes in the same write.
 pub fn tell(world: &World) -> Vec<Action> {
     let Some(term) = world.term() else { return Vec::new() };
-    let late = world.legs.iter().filter(|leg| leg.spec.epoch < term.epoch);
+    // A leg that is still being made would take itself for one that was used.
+    let made = |leg: &&MeshReplica| leg.spec.epoch > 0 || blank(leg);
+    let late = world.legs.iter().filter(|leg| leg.spec.epoch < term.epoch).filter(made);
     late.map(|leg| Action::SetReplicaEpoch { leg: leg.name_any(), epoch: term.epoch }).collect()
 }
 

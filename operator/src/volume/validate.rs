@@ -2,6 +2,7 @@
 
 use super::action::Refusal;
 use super::world::World;
+use kube::ResourceExt as _;
 use meshstor_crds::geometry::HEADROOM;
 use meshstor_crds::{
     Bitmap, Geometry, MeshNode, MeshReplica, MeshVolumeSpec, ReplicaSetPolicySpec, ResolvedPolicy, capability,
@@ -52,9 +53,14 @@ fn unchanged(world: &World, geometry: Geometry, size: u64) -> Result<(), Refusal
     let spec = &world.volume.spec;
     let placed = world.attachment.is_some() && !world.deleting();
     let wanted: Vec<(i32, i32)> = geometry.legs().collect();
-    let of_it = |leg: &MeshReplica| wanted.contains(&(leg.spec.slot, leg.spec.mirror_set));
-    if !world.legs.iter().all(of_it) || (placed && world.legs.len() != wanted.len()) {
-        let (count, width, have) = (spec.replica_count, spec.stripe_width, world.legs.len());
+    // Those that take another's place, and those that leave, are not counted. A single copy moves to the other slot of its set.
+    let retired = |leg: &MeshReplica| world.term().is_some_and(|t| t.retired.contains(&leg.name_any()));
+    let staying = world.legs.iter().filter(|leg| !retired(leg));
+    let seated = meshstor_crds::geometry::seated(staying);
+    let slot = |leg: &MeshReplica| if geometry.copies() == 1 { leg.spec.slot & !1 } else { leg.spec.slot };
+    let of_it = |leg: &&MeshReplica| wanted.contains(&(slot(leg), leg.spec.mirror_set));
+    if !seated.iter().all(of_it) || (placed && seated.len() != wanted.len()) {
+        let (count, width, have) = (spec.replica_count, spec.stripe_width, seated.len());
         let what =
             format!("spec.replicaCount={count}, spec.stripeWidth={width} with {have} legs placed: a change is not");
         return Err(not_implemented(what));

@@ -73,8 +73,11 @@ pub fn placed(world: &World, picture: &Picture) -> Verdict {
 fn deleting(world: &World) -> Verdict {
     match world.term() {
         Some(term) if term.phase == TermPhase::Revoking => {
-            let late: Vec<&MeshReplica> =
-                world.legs.iter().filter(|leg| !super::world::confirmed(leg, term.epoch)).collect();
+            let late: Vec<&MeshReplica> = world
+                .legs
+                .iter()
+                .filter(|leg| !super::world::confirmed(leg, term.epoch) && !world.silent(leg))
+                .collect();
             let message = format!("waiting until {} confirm that nobody can write to them", names(&late));
             let stuck = world.clocks.revoking_for >= REVOKE_GRACE;
             if stuck && !late.is_empty() {
@@ -118,7 +121,8 @@ fn able(world: &World, picture: &Picture, how: &str) -> Verdict {
 
 /// The legs that are still being made, if any.
 fn preparing(world: &World) -> Option<Verdict> {
-    let waiting: Vec<&MeshReplica> = world.legs.iter().filter(|leg| !prepared(leg)).collect();
+    let waiting: Vec<&MeshReplica> =
+        world.legs.iter().filter(|leg| !prepared(leg) && leg.spec.replaces.is_none()).collect();
     if waiting.is_empty() {
         return None;
     }

@@ -35,6 +35,9 @@ pub struct World {
     /// Kubernetes nodes of the volume (its consumer's, those of its legs, the one wanted) that bear the out-of-service taint, read
     /// with a quorum.
     pub out_of_service: Vec<String>,
+    /// Nodes of its legs that have no `MeshNode`, read with a quorum: somebody deleted it, which says that the node is gone for
+    /// good. A daemon that lives makes its own again.
+    pub gone_nodes: Vec<String>,
     /// What this process has measured.
     pub clocks: Clocks,
     /// Now, for heartbeats and conditions.
@@ -77,6 +80,16 @@ impl World {
     /// Whether the node `name` bears the out-of-service taint.
     pub fn tainted(&self, name: &str) -> bool {
         self.out_of_service.iter().any(|n| n == name)
+    }
+
+    /// Whether the node `name` is gone for good.
+    pub fn gone(&self, name: &str) -> bool {
+        self.gone_nodes.iter().any(|n| n == name)
+    }
+
+    /// Whether an epoch may end without a word of `leg`: nobody was ever let in, or nobody is left to say it.
+    pub fn silent(&self, leg: &MeshReplica) -> bool {
+        (leg.spec.epoch == 0 && leg.spec.grant.is_none()) || self.gone(&leg.spec.node)
     }
 
     /// Whether somebody has said that the consumer of the record's epoch runs no more: by `spec.lost`, or by the taint on its node

@@ -123,8 +123,9 @@ impl Sim {
 
     fn target(&mut self, name: &str, leg: &str) {
         let (object, mut ledger) = (self.legs[leg].clone(), self.ledgers[leg].clone());
-        let gone = self.term().is_none_or(|t| t.phase == TermPhase::Retired);
-        if object.metadata.deletion_timestamp.is_some() && gone {
+        let gone = self.term().is_none_or(|t| t.phase == TermPhase::Retired || t.retired.iter().any(|l| l == leg));
+        let used = self.nodes[name].consumer.array.as_ref().is_some_and(|a| a.members.contains_key(leg));
+        if object.metadata.deletion_timestamp.is_some() && gone && !used {
             self.legs.remove(leg);
             self.ledgers.remove(leg);
             return;
@@ -262,6 +263,7 @@ impl Sim {
     }
 
     fn run(&mut self, name: &str, term: &Term, mut array: Array) {
+        array.members.retain(|leg, _| !term.retired.contains(leg));
         let lost: Vec<String> = array
             .members
             .iter()
@@ -302,11 +304,21 @@ impl Sim {
                 self.ledgers.get_mut(leg).unwrap().data = good;
                 *state = MemberState::InSync;
                 in_sync.push(leg.clone());
+                // One write: the leg whose place it takes, and that is to leave, goes as it comes.
+                let leaving = self.legs[leg].spec.replaces.clone().filter(|old| in_sync.contains(old));
+                if let Some(old) = leaving {
+                    in_sync.retain(|l| *l != old);
+                    array.members.remove(&old);
+                }
                 return;
             }
             *state = if *state == MemberState::Held && !self.nodes[name].fabric { *state } else { MemberState::InSync };
         }
-        let next = self.legs.keys().find_map(|leg| {
+        // Who left S for good does not come back.
+        let retired = self.term().map(|t| t.retired.clone()).unwrap_or_default();
+        let heir = |leg: &String| in_sync.iter().any(|l| self.legs[l].spec.replaces.as_ref() == Some(leg));
+        let left = |leg: &&String| retired.contains(leg) || heir(leg);
+        let next = self.legs.keys().filter(|leg| !left(leg)).find_map(|leg| {
             let path = self.path(name, leg).filter(|_| !array.members.contains_key(leg))?;
             let used = &self.nodes[name].consumer.connected;
             let fresh = path.is_none_or(|(epoch, grant)| !used.contains(&(leg.clone(), epoch, grant)));

@@ -12,7 +12,7 @@ use meshstor_operator::volume::action::Plan;
 use meshstor_operator::volume::clocks::Memory;
 use meshstor_operator::volume::world::World;
 use meshstor_operator::volume::{edit, guard, plan, status, validate};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -58,6 +58,10 @@ pub struct Sim {
     start: Instant,
     version: u64,
     pub log: Vec<String>,
+    /// Nodes whose `MeshNode` a person deleted.
+    pub deleted: BTreeSet<String>,
+    /// I3: the record never has fewer legs in S.
+    pub floor: usize,
 }
 
 impl Sim {
@@ -83,6 +87,8 @@ impl Sim {
             start: Instant::now(),
             version: 1,
             log: Vec::new(),
+            deleted: BTreeSet::new(),
+            floor: 0,
         }
     }
 
@@ -142,7 +148,13 @@ impl Sim {
             legs,
             foreign_legs: Vec::new(),
             out_of_service: Vec::new(),
-            nodes: self.nodes.iter().map(|(name, node)| Arc::new(self.mesh_node(name, node))).collect(),
+            gone_nodes: self.deleted.iter().cloned().collect(),
+            nodes: self
+                .nodes
+                .iter()
+                .filter(|(name, _)| !self.deleted.contains(*name))
+                .map(|(name, node)| Arc::new(self.mesh_node(name, node)))
+                .collect(),
             clocks,
             now: self.now(),
         })
@@ -183,6 +195,7 @@ impl Sim {
         match action {
             Action::AddFinalizer => self.volume = Some(edit::with_finalizer(&world.volume, true)),
             Action::RemoveFinalizer => self.volume = None,
+            Action::CreateReplica { leg, .. } if self.legs.contains_key(leg) => return false,
             Action::CreateReplica { leg, spec } => {
                 let mut new = edit::new_leg(world, leg, spec);
                 new.metadata.uid = Some(format!("uid-{leg}"));
@@ -224,6 +237,9 @@ impl Sim {
                 let now = Time(self.now());
                 self.legs.get_mut(leg).unwrap().metadata.deletion_timestamp = Some(now);
             }
+            Action::ReleaseReplica { leg } => {
+                self.legs.remove(leg);
+            }
             Action::CreateAttachment => return false,
         }
         true
@@ -239,6 +255,14 @@ impl Sim {
             self.stamp(&mut attachment);
             self.attachment = Some(attachment);
         }
+    }
+
+    /// A person, or a drain, says whether the leg is to leave.
+    pub fn replace(&mut self, leg: &str, replace: bool) {
+        let mut object = self.legs[leg].clone();
+        object.spec.replace = replace;
+        self.stamp(&mut object);
+        self.legs.insert(leg.to_owned(), object);
     }
 
     /// A person says that the record's consumer is lost.
@@ -304,6 +328,8 @@ impl Sim {
 
     /// I2: no leg is open to two arrays. I1: a set from which an epoch may start holds every acknowledged write.
     pub fn check(&self) {
+        let copies = self.term().map_or(usize::MAX, |t| t.in_sync.len());
+        assert!(copies >= self.floor, "I3: {copies} legs in S\n{}", self.tail());
         for leg in self.legs.keys() {
             let writers: Vec<&String> =
                 self.nodes.iter().filter(|(n, _)| self.can_write(n, leg)).map(|(n, _)| n).collect();

@@ -7,4 +7,5 @@ mod faults;
 mod life;
 mod news;
 mod operator;
+mod replace;
 mod sim;

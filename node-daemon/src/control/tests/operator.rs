@@ -65,6 +65,11 @@ fn told(object: &MeshAttachment, leg: &MeshReplica, up: &dyn Fn(&str) -> bool) -
     let mut spec = leg.spec.clone();
     let Some(term) = object.status.as_ref().and_then(|s| s.term.clone()) else { return spec };
     let status = leg.status.clone().unwrap_or_default();
+    let made = status.partition.is_some_and(|p| p.blank) || spec.epoch > 0;
+    if !made || term.retired.contains(leg.metadata.name.as_ref().unwrap()) {
+        spec.grant = None;
+        return spec;
+    }
     if spec.epoch < term.epoch {
         spec.epoch = term.epoch;
         spec.grant = None;

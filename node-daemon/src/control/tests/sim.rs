@@ -78,6 +78,8 @@ pub fn replica(slot: i32, node: &str) -> MeshReplica {
         grant: None,
         transport: Transport::default(),
         io_queues: 2,
+        replaces: None,
+        replace: false,
     };
     let mut replica = MeshReplica::new(&naming::leg(VOLUME, slot), spec);
     replica.metadata.uid = Some(format!("leg-uid-{slot}"));
@@ -117,18 +119,32 @@ impl Sim {
 
     /// Starts a daemon on the node, in the place of the one that ran there.
     pub fn start(&mut self, node: &str, point: Arc<CrashPoint>) {
-        let slot = i32::from(node == "b");
         let ctx = self.context(node, Arc::clone(&point));
-        let legs = vec![LegWorker::new(Arc::clone(&ctx), naming::leg(VOLUME, slot))];
+        let legs = vec![LegWorker::new(Arc::clone(&ctx), leg_of(node))];
         let attachment = AttachmentWorker::new(ctx, VOLUME.to_owned(), Arc::default());
         self.daemons.insert(node.to_owned(), Daemon { point, legs, attachment });
+    }
+
+    /// A third node, with a leg that is to take the place of v-1.
+    pub fn heir(&mut self) {
+        self.hosts.insert("c".to_owned(), self.fabric.node("c", "10.0.0.2", 64 << 30));
+        let mut leg = replica(1, "c");
+        leg.metadata.name = Some(leg_of("c"));
+        leg.metadata.uid = Some("leg-uid-heir".to_owned());
+        leg.spec.replaces = Some("v-1".to_owned());
+        {
+            let mut state = self.state.lock().unwrap();
+            leg.metadata.resource_version = state.bump();
+            state.replicas.insert(leg_of("c"), leg);
+        }
+        self.start("c", CrashPoint::never());
     }
 
     /// What the workers of a new process on the node share.
     pub fn context(&mut self, node: &str, point: Arc<CrashPoint>) -> Arc<Context> {
         self.starts += 1;
         let host = self.hosts[node].clone();
-        let slot = i32::from(node == "b");
+        let slot = ["a", "b", "c"].iter().position(|n| *n == node).unwrap();
         let cluster = FakeCluster { state: Arc::clone(&self.state), point: Arc::clone(&point) };
         Arc::new(Context {
             node: node.to_owned(),
@@ -226,7 +242,7 @@ impl Sim {
     }
 
     /// I1: every leg of S holds every acknowledged write.
-    fn check(&self) {
+    pub fn check(&self) {
         let object = self.attachment();
         let Some(term) = object.status.and_then(|s| s.term) else { return };
         if !term.initialised {
@@ -234,8 +250,8 @@ impl Sim {
         }
         let acked = self.fabric.acked(array());
         for leg in &term.in_sync {
-            let (slot, node) = if leg == "v-0" { (0, "a") } else { (1, "b") };
-            let stamp = self.fabric.stamp(node, leg_ref(slot, node).uuid);
+            let node = ["a", "b", "c"].into_iter().find(|node| leg_of(node) == *leg).unwrap();
+            let stamp = self.fabric.stamp(node, ids::partition(UID, leg));
             assert!(stamp.is_some_and(|s| s >= acked), "I1: {leg} of S lacks writes: {stamp:?} of {acked}");
         }
     }
@@ -288,6 +304,15 @@ impl Sim {
 
     pub fn host(&self, node: &str) -> &FakeHost {
         &self.hosts[node]
+    }
+}
+
+/// The leg that a node holds.
+pub fn leg_of(node: &str) -> String {
+    match node {
+        "a" => naming::leg(VOLUME, 0),
+        "b" => naming::leg(VOLUME, 1),
+        _ => naming::successor(VOLUME, 1, 1),
     }
 }
 

@@ -9,16 +9,21 @@ use super::super::{ArrayFacts, ArrayMember, ArraySpec, Content, MemberFacts, Res
 use super::world::{Array, Bytes, Member, World};
 use super::{Write, busy, conflict, failed};
 
+/// Percent at which a rebuild waits.
+const HELD_AT: u64 = 90;
+
 fn facts(array: &Array) -> ArrayFacts {
     let working = array.members.iter().filter(|m| m.in_sync && !m.faulty).count();
-    let rebuilding = array.members.iter().any(|m| !m.in_sync && !m.faulty);
-    let sync = SyncFacts { action: "recover".to_owned(), done: 0, total: 100, speed_kib: 1 };
+    let mut rebuilding = array.members.iter().filter(|m| !m.in_sync && !m.faulty).peekable();
+    let done = if rebuilding.peek().is_some_and(|m| m.copied) { HELD_AT } else { 0 };
+    let sync = SyncFacts { action: "recover".to_owned(), done, total: 100, speed_kib: 1 };
     let member = |m: &Member| MemberFacts {
         name: m.name.clone(),
         slot: (!m.faulty).then_some(m.slot),
         in_sync: m.in_sync && !m.faulty,
         faulty: m.faulty,
         write_mostly: m.write_mostly,
+        replacement: m.replacement,
         latency_ewma_ns: None,
     };
     ArrayFacts {
@@ -32,7 +37,9 @@ fn facts(array: &Array) -> ArrayFacts {
         latency_balance: None,
         degraded: array.spec.geometry.slots().saturating_sub(u32::try_from(working).unwrap_or(0)),
         members: array.members.iter().map(member).collect(),
-        sync: rebuilding.then_some(sync),
+        sync: rebuilding.peek().is_some().then_some(sync),
+        sync_max: array.held.then_some(HELD_AT),
+        suspended: array.suspended,
         mounts: array.mounts.clone(),
     }
 }
@@ -65,7 +72,19 @@ impl World {
         let (target, leg, nqn) = self.resolve(node, &member.device)?;
         let name = member.device.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         let (slot, write_mostly) = (member.slot, member.write_mostly);
-        Ok(Member { name, node: target, leg, nqn, slot, in_sync, faulty: false, write_mostly, by_bitmap: false })
+        Ok(Member {
+            name,
+            node: target,
+            leg,
+            nqn,
+            slot,
+            in_sync,
+            faulty: false,
+            write_mostly,
+            by_bitmap: false,
+            replacement: false,
+            copied: false,
+        })
     }
 
     fn is_there(&self, node: &str, spec: &ArraySpec) -> Result<bool> {
@@ -117,6 +136,8 @@ impl World {
             stranger: false,
             open: false,
             limit: None,
+            held: false,
+            suspended: false,
         });
         self.bump(name, spec.uuid);
         Ok(())
@@ -131,8 +152,20 @@ impl World {
         let (geometry, bitmap) = (Geometry::new(2, 1), Bitmap::Internal);
         let spec = ArraySpec { uuid, name: "by hand".to_owned(), geometry, members: vec![], size: found.size, bitmap };
         let (home, nqn) = (home.to_owned(), None);
-        let (in_sync, faulty, write_mostly, by_bitmap) = (true, false, false, false);
-        let member = Member { name, node: home, leg, nqn, slot: 0, in_sync, faulty, write_mostly, by_bitmap };
+        let (faulty, write_mostly, replacement, copied, by_bitmap) = (false, false, false, false, false);
+        let member = Member {
+            name,
+            node: home,
+            leg,
+            nqn,
+            slot: 0,
+            in_sync: true,
+            faulty,
+            write_mostly,
+            replacement,
+            copied,
+            by_bitmap,
+        };
         let (device, mounts) = (PathBuf::from("/dev/md127"), Vec::new());
         node.arrays.push(Array {
             spec,
@@ -142,6 +175,8 @@ impl World {
             stranger: true,
             open: true,
             limit: None,
+            held: false,
+            suspended: false,
         });
     }
 
@@ -222,7 +257,58 @@ impl World {
         if found.members.iter().any(|m| m.name == name && !m.faulty) {
             return busy("remove a member", "it has not failed");
         }
+        let slot = found.members.iter().find(|m| m.name == name).map(|m| m.slot);
         found.members.retain(|m| m.name != name);
+        // What was filled beside it has the slot now.
+        found.members.iter_mut().filter(|m| Some(m.slot) == slot).for_each(|m| m.replacement = false);
+        Ok(())
+    }
+
+    pub(super) fn with_array(&mut self, node: &str, array: &Path, change: impl FnOnce(&mut Array)) -> Result<()> {
+        let found = self.node_mut(node)?.arrays.iter_mut().find(|a| a.device == array);
+        let Some(found) = found else { return failed("change an array", "no such array") };
+        change(found);
+        Ok(())
+    }
+
+    /// The store waits until what is in flight is done.
+    pub(super) fn suspend(&mut self, node: &str, array: &Path) -> Result<()> {
+        let found = self.node(node)?.arrays.iter().find(|a| a.device == array);
+        if found.is_some_and(|a| a.members.iter().any(|m| !m.faulty && !self.reaches(node, m))) {
+            return busy("suspend an array", "its writes are held");
+        }
+        self.with_array(node, array, |a| a.suspended = true)
+    }
+
+    pub(super) fn replace_member(&mut self, node: &str, array: &Path, old: &str, member: &ArrayMember) -> Result<()> {
+        let new = self.join(node, member, false)?;
+        let blank = self.leg_bytes(&new.node, new.leg).is_some_and(|b| b.superblock.is_none());
+        let found = self.node(node)?.arrays.iter().find(|a| a.device == array);
+        let Some(found) = found else { return failed("replace a member", "no such array") };
+        if found.members.iter().any(|m| m.leg == new.leg && !m.faulty) {
+            return Ok(());
+        }
+        let Some(slot) = found.members.iter().find(|m| m.name == old && m.in_sync && !m.faulty).map(|m| m.slot) else {
+            return busy("replace a member", "it does not work");
+        };
+        if !blank {
+            return conflict("replace a member", "the new one has a superblock");
+        }
+        let uuid = found.spec.uuid;
+        if let Some(bytes) = self.leg_bytes(&new.node, new.leg) {
+            bytes.superblock = Some((uuid, 0));
+        }
+        self.with_array(node, array, |a| {
+            a.held = true;
+            a.members.push(Member { slot, replacement: true, ..new });
+        })
+    }
+
+    pub(super) fn expel_member(&mut self, node: &str, array: &Path, name: &str) -> Result<()> {
+        let Some(uuid) = self.node(node)?.arrays.iter().find(|a| a.device == array).map(|a| a.spec.uuid) else {
+            return Ok(());
+        };
+        self.fail(node, uuid, name);
         Ok(())
     }
 
@@ -334,14 +420,15 @@ impl World {
                 let bytes = source.and_then(|m| self.leg_bytes(&m.node, m.leg)).map(|b| b.clone());
                 let Some(bytes) = bytes else { continue };
                 if self.reaches(node, member) {
-                    self.rebuilt(node, array.spec.uuid, member, &bytes);
+                    self.rebuilt(node, &array, member, &bytes);
                 }
             }
         }
     }
 
-    fn rebuilt(&mut self, node: &str, array: Uuid, member: &Member, bytes: &Bytes) {
-        let trusting = self.quirks.trusting_add;
+    /// Copied to up to the hold, or to the end: then the member whose place it takes is failed.
+    fn rebuilt(&mut self, node: &str, array: &Array, member: &Member, bytes: &Bytes) {
+        let (uuid, held, trusting) = (array.spec.uuid, array.held, self.quirks.trusting_add);
         if let Some(old) = self.leg_bytes(&member.node, member.leg).filter(|_| !trusting) {
             if !member.by_bitmap || bytes.dirty {
                 old.clone_from(bytes);
@@ -351,11 +438,22 @@ impl World {
             (old.superblock, old.slot, old.dirty) = (bytes.superblock, member.slot, bytes.dirty);
         }
         let arrays = self.nodes.get_mut(node).map(|n| n.arrays.iter_mut());
-        for found in arrays.into_iter().flatten().filter(|a| a.spec.uuid == array) {
-            found.members.iter_mut().filter(|m| m.name == member.name).for_each(|m| m.in_sync = true);
+        for found in arrays.into_iter().flatten().filter(|a| a.spec.uuid == uuid) {
+            for other in &mut found.members {
+                let new = other.name == member.name;
+                if new && held {
+                    other.copied = true;
+                } else if new {
+                    (other.in_sync, other.copied) = (true, false);
+                } else if !held && member.replacement && other.slot == member.slot {
+                    (other.in_sync, other.faulty) = (false, true);
+                }
+            }
         }
-        self.clear_marks(node, array);
-        self.bump(node, array);
+        if !held {
+            self.clear_marks(node, uuid);
+            self.bump(node, uuid);
+        }
     }
 
     /// Writes a content through the array to all its members.
@@ -392,6 +490,10 @@ impl World {
         let members = self.good(node, array);
         if members.is_empty() {
             return Write::Refused;
+        }
+        let arrays = self.nodes.get(node).map(|n| n.arrays.as_slice()).unwrap_or_default();
+        if arrays.iter().any(|a| a.spec.uuid == array && a.suspended) {
+            return Write::Held;
         }
         // A stamp of its own for every write, acknowledged or not.
         let next = self.issued.get(&array).copied().unwrap_or(0) + 1;

@@ -58,6 +58,10 @@ pub(super) struct Member {
     pub(super) write_mostly: bool,
     /// It is copied to only where the bitmap says so.
     pub(super) by_bitmap: bool,
+    /// It is filled beside the member that has its slot.
+    pub(super) replacement: bool,
+    /// Everything up to the hold was copied to it.
+    pub(super) copied: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -72,6 +76,10 @@ pub(super) struct Array {
     pub(super) open: bool,
     /// Limit of its rebuild in KiB/s.
     pub(super) limit: Option<u64>,
+    /// Rebuilds wait before their end.
+    pub(super) held: bool,
+    /// Writes are held.
+    pub(super) suspended: bool,
 }
 
 #[derive(Clone, Debug, Default)]

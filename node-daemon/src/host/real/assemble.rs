@@ -280,6 +280,23 @@ impl RealHost {
     }
 
     pub(super) fn join_member(&self, array: &Path, member: &ArrayMember) -> Result<()> {
+        self.join(array, member, |block, name| {
+            if sysfs::needed(block.join("md/level"), "level", mdstate::level)? != "raid10" {
+                return Ok(());
+            }
+            let file = self.member_file(array, name, "slot");
+            sysfs::write(&file, &member.slot.to_string()).doing(|| format!("give {name} its slot"))
+        })
+    }
+
+    /// Adds a device while nothing is rebuilt; `place` tells the kernel, by the array's directory and the new member's name, what
+    /// it is for.
+    pub(super) fn join(
+        &self,
+        array: &Path,
+        member: &ArrayMember,
+        place: impl FnOnce(&Path, &str) -> Result<()>,
+    ) -> Result<()> {
         let action = || format!("add {} to {}", member.device.display(), array.display());
         let name = kernel_name(&member.device).ok_or_else(|| failed(action(), "no such device"))?;
         let file = self.member_file(array, &name, "state");
@@ -305,10 +322,7 @@ impl RealHost {
                 // Not by `--add --write-mostly`: mdadm 4.6 then adds it to an array with the lockless bitmap as a failed one.
                 sysfs::write(&file, "writemostly").doing(action)?;
             }
-            if sysfs::needed(block.join("md/level"), "level", mdstate::level)? == "raid10" {
-                sysfs::write(self.member_file(array, &name, "slot"), &member.slot.to_string()).doing(action)?;
-            }
-            Ok(())
+            place(&block, &name)
         });
         match placed {
             Ok(()) => sysfs::write(&sync, "recover").doing(action),
@@ -332,6 +346,7 @@ impl RealHost {
                 self.drop_member(array, dir.strip_prefix("dev-").unwrap_or(dir))?;
             }
         }
+        self.forget_wishes(&block)?;
         sysfs::write(block.join("md/sync_action"), "idle").doing(action)
     }
 }

@@ -147,6 +147,9 @@ impl Tree {
             ("sync_action", pick("idle", "recover")),
             ("sync_completed", pick("none", "120 / 16384")),
             ("sync_speed", pick("none", "12")),
+            ("sync_max", "max"),
+            ("suspend_lo", "0"),
+            ("suspend_hi", pick("0", "9223372036854775807")),
             ("bitmap_type", "none [bitmap] llbitmap"),
             ("bitmap/location", "+8"),
         ] {

@@ -173,6 +173,13 @@ impl RealHost {
         let action = action.or((!running).then(String::new)).ok_or_else(|| there("sync_action"))?;
         let completed = sysfs::parsed(md.join("sync_completed"), "progress", mdstate::completed)?;
         let speed = sysfs::parsed(md.join("sync_speed"), "speed", mdstate::speed)?;
+        let hold = sysfs::parsed(md.join("sync_max"), "end of a copy", mdstate::hold)?;
+        let hold = if hold.is_none() && running { Err(there("sync_max"))? } else { hold };
+        let suspended = |file: &str| match sysfs::number::<u64>(md.join(file))? {
+            None if running => Err(there(file)),
+            found => Ok(found.unwrap_or(0)),
+        };
+        let (suspend_lo, suspend_hi) = (suspended("suspend_lo")?, suspended("suspend_hi")?);
         let chosen = sysfs::parsed(md.join("bitmap_type"), "choice of a bitmap", mdstate::chosen)?;
         let location = sysfs::parsed(md.join("bitmap/location"), "place of a bitmap", mdstate::location)?;
         Ok(ArrayFacts {
@@ -187,6 +194,8 @@ impl RealHost {
             degraded: degraded.saturating_add(unnoticed),
             members,
             sync: mdstate::sync(&action, completed.unwrap_or_default(), speed.unwrap_or_default()),
+            sync_max: hold.unwrap_or_default(),
+            suspended: mdstate::suspended(suspend_lo, suspend_hi),
             mounts: self.mounts_of(&block)?,
         })
     }

@@ -63,6 +63,7 @@ pub(super) fn member(name: &str, flags: &[&str], slot: Option<u32>, latency: Opt
         in_sync: flags.contains(&"in_sync"),
         faulty: flags.contains(&"faulty"),
         write_mostly: flags.contains(&"write_mostly"),
+        replacement: flags.contains(&"replacement"),
         latency_ewma_ns: latency,
     }
 }
@@ -126,6 +127,16 @@ pub(super) fn level(text: &str) -> Option<String> {
     LEVELS.contains(&text).then(|| text.to_owned())
 }
 
+/// Whether writes are held, from the files `suspend_lo` and `suspend_hi`: those of the sectors between the two are.
+pub(super) fn suspended(lo: u64, hi: u64) -> bool {
+    lo < hi
+}
+
+/// `sync_max`: the sector at which a copy waits; none in it where that goes on to its end.
+pub(super) fn hold(text: &str) -> Option<Option<u64>> {
+    if text == "max" { Some(None) } else { digits(text).map(Some) }
+}
+
 /// Slots of each mirror set, from the files `level` and `layout` and the number of slots: neighbouring ones, so a layout
 /// with far copies has none, nor one whose sets the slots do not divide into.
 pub(super) fn set_slots(level: &str, layout: Option<u32>, slots: u32) -> Option<u32> {
@@ -176,6 +187,8 @@ mod tests {
         let failed = read("faulty,write_mostly").unwrap();
         assert!(failed.faulty && !failed.in_sync);
         assert!(!read("spare,want_replacement").unwrap().in_sync);
+        assert!(!read("in_sync,want_replacement").unwrap().replacement);
+        assert!(read("spare,replacement").unwrap().replacement);
         for text in ["", "in_sync,", "in_syn", "in_sync in_sync", " in_sync", "write_mostly", "in_sync,faulty?"] {
             assert_eq!(flags(text), None, "{text:?}");
         }

@@ -33,6 +33,7 @@ mod pattern;
 mod probe;
 mod proc;
 mod readd;
+mod replace;
 mod revoke;
 mod superblock;
 mod sysfs;
@@ -286,6 +287,21 @@ impl Host for RealHost {
     }
     fn readd_member(&self, array: &Path, member: &ArrayMember) -> Result<()> {
         self.return_member(array, member)
+    }
+    fn replace_member(&self, array: &Path, old: &str, member: &ArrayMember) -> Result<()> {
+        self.replace(array, old, member)
+    }
+    fn finish_sync(&self, array: &Path) -> Result<()> {
+        self.lift_hold(array)
+    }
+    fn suspend(&self, array: &Path) -> Result<()> {
+        self.hold_writes(array)
+    }
+    fn resume(&self, array: &Path) -> Result<()> {
+        self.release_writes(array)
+    }
+    fn expel_member(&self, array: &Path, name: &str) -> Result<()> {
+        self.expel(array, name)
     }
     fn thaw(&self, array: &Path) -> Result<()> {
         self.thaw_array(array)

@@ -1,0 +1,159 @@
+//! Who must leave, and who may take the place.
+//!
+//! A *seat* is one copy of one mirror set: the leg that has it, and the *heirs* that were placed to take it
+//! (`MeshReplica.spec.replaces`). Retired legs have no seat.
+
+use super::world::{World, prepared};
+use kube::ResourceExt as _;
+use meshstor_crds::{MemberState, MeshReplica, Term, TermPhase, conditions, naming};
+use std::time::Duration;
+
+/// Why a leg is to be replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// Somebody said so: `spec.replace`, or the object was deleted.
+    Asked,
+    /// Its drive fails, or is gone from its node.
+    Failing,
+    /// It is away, and its `MeshNode` was deleted.
+    NodeDeleted,
+    /// It is away for longer than the policy waits.
+    Away,
+}
+
+impl Why {
+    /// The condition's reason.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Asked => conditions::REASON_ASKED,
+            Self::Failing => conditions::REASON_DRIVE_FAILING,
+            Self::NodeDeleted => conditions::REASON_NODE_DELETED,
+            Self::Away => conditions::REASON_LEG_MISSING,
+        }
+    }
+}
+
+/// One copy of one mirror set.
+#[derive(Clone, Debug)]
+pub struct Seat<'a> {
+    /// The leg that has it.
+    pub holder: &'a MeshReplica,
+    /// Those that are to have it, the newest last.
+    pub heirs: Vec<&'a MeshReplica>,
+}
+
+impl<'a> Seat<'a> {
+    /// All of them.
+    pub fn legs(&self) -> impl Iterator<Item = &'a MeshReplica> {
+        std::iter::once(self.holder).chain(self.heirs.iter().copied())
+    }
+
+    /// The newest heir whose partition is there.
+    pub fn ready_heir(&self) -> Option<&'a MeshReplica> {
+        self.heirs.iter().rev().find(|heir| prepared(heir)).copied()
+    }
+}
+
+/// The record of a volume whose legs may be replaced: its array was made whole once, and it is not about to go.
+pub fn record(world: &World) -> Option<&Term> {
+    let fit = |t: &&Term| t.initialised && t.phase != TermPhase::Retired && !world.deleting();
+    world.term().filter(fit)
+}
+
+/// Whether the record says that the leg is never used again.
+pub fn retired(world: &World, leg: &MeshReplica) -> bool {
+    world.term().is_some_and(|t| t.phase == TermPhase::Retired || t.retired.contains(&leg.name_any()))
+}
+
+/// Every seat, by mirror set and slot.
+pub fn seats(world: &World) -> Vec<Seat<'_>> {
+    let live = || world.legs.iter().filter(|leg| !retired(world, leg));
+    let heir_of = |leg: &MeshReplica| leg.spec.replaces.clone().filter(|of| live().any(|l| l.name_any() == *of));
+    let holders = live().filter(|leg| heir_of(leg).is_none());
+    holders
+        .map(|holder| {
+            let name = holder.name_any();
+            let mut heirs: Vec<_> = live().filter(|leg| heir_of(leg).as_ref() == Some(&name)).collect();
+            heirs.sort_by_key(|leg| naming::generation(&leg.name_any()));
+            Seat { holder, heirs }
+        })
+        .collect()
+}
+
+/// Whether the leg is in S.
+pub fn inside(world: &World, leg: &MeshReplica) -> bool {
+    world.in_sync().contains(&leg.name_any())
+}
+
+/// What the running array has of the leg.
+pub fn member(world: &World, leg: &MeshReplica) -> Option<MemberState> {
+    world.array()?.members.iter().find(|m| m.leg == leg.name_any()).map(|m| m.state)
+}
+
+/// Why the leg is to be replaced, if it is.
+pub fn why(world: &World, leg: &MeshReplica) -> Option<Why> {
+    record(world)?;
+    let failing = leg.status.as_ref().is_some_and(|s| conditions::is_true(&s.conditions, conditions::FAILING));
+    let away = !inside(world, leg) && member(world, leg) != Some(MemberState::Rebuilding);
+    match () {
+        () if leg.spec.replace || leg.metadata.deletion_timestamp.is_some() => Some(Why::Asked),
+        () if failing || (away && drive_gone(world, leg)) => Some(Why::Failing),
+        () if away && world.gone(&leg.spec.node) => Some(Why::NodeDeleted),
+        () if away && overdue_in(world, leg).is_some_and(|left| left.is_zero()) => Some(Why::Away),
+        () => None,
+    }
+}
+
+/// The drive is not among those that its node, which answers, reports.
+pub fn drive_gone(world: &World, leg: &MeshReplica) -> bool {
+    let node = crate::node::find(&world.nodes, &leg.spec.node).filter(|_| world.node_ready(&leg.spec.node).is_ok());
+    let drives = node.and_then(|n| n.status.as_ref()).map(|s| &s.drives);
+    drives.is_some_and(|drives| !drives.is_empty() && drives.iter().all(|d| d.id != leg.spec.drive))
+}
+
+/// How long until the leg has been away for as long as the policy waits; none where it is not away, or waits for ever.
+///
+/// The start of that time is in the volume's status, so that a restart of the operator does not begin it anew.
+pub fn overdue_in(world: &World, leg: &MeshReplica) -> Option<Duration> {
+    let status = world.volume.status.as_ref()?;
+    let timeout = status.resolved.as_ref().map(|r| r.missing_member_timeout_seconds).filter(|s| *s > 0)?;
+    let since = status.legs.iter().find(|l| l.name == leg.name_any())?.missing_since.as_ref()?;
+    let away = world.now.duration_since(since.0).as_secs();
+    Some(Duration::from_secs(u64::try_from(timeout.saturating_sub(away)).unwrap_or(0)))
+}
+
+/// Whether the leg is away: outside S, nothing is copied to it, and it is not just being made by a node that answers.
+pub fn away(world: &World, leg: &MeshReplica) -> bool {
+    let made = prepared(leg) || world.node_ready(&leg.spec.node).is_err();
+    let copied = member(world, leg) == Some(MemberState::Rebuilding);
+    record(world).is_some() && !retired(world, leg) && !inside(world, leg) && !copied && made && !waits(world, leg)
+}
+
+/// Whether the leg, on a node that answers, waits for something else than its own return: for its holder, for the volume to be
+/// attached, for another leg that is being copied to, or for a grant.
+fn waits(world: &World, leg: &MeshReplica) -> bool {
+    let heir = seats(world).iter().any(|seat| seat.heirs.iter().any(|heir| heir.name_any() == leg.name_any()));
+    let turn = world.array().is_some_and(|array| array.resync.is_none()) && leg.spec.grant.is_some();
+    (heir || !turn) && world.node_ready(&leg.spec.node).is_ok()
+}
+
+/// Whether the leg may have a grant although it is outside S: a seat has one candidate at a time.
+pub fn candidate(world: &World, leg: &MeshReplica) -> bool {
+    let name = leg.name_any();
+    // One that was asked to leave may still come back until its heir is there: there may be no other place.
+    let unwelcome = |leg: &MeshReplica| why(world, leg) == Some(Why::Failing);
+    seats(world).iter().any(|seat| {
+        let heir_in = seat.heirs.iter().any(|heir| inside(world, heir));
+        if seat.holder.name_any() == name {
+            return !heir_in && !unwelcome(leg);
+        }
+        // While the holder is in S its heir is filled beside it; else the holder is retired first.
+        let taken = inside(world, seat.holder) && why(world, seat.holder).is_some();
+        let ready = seat.ready_heir().is_some_and(|heir| heir.name_any() == name);
+        taken
+            && !heir_in
+            && !unwelcome(leg)
+            && (ready || member(world, leg).is_some())
+            && seat.heirs.iter().any(|h| h.name_any() == name)
+    })
+}
