@@ -216,7 +216,7 @@ fn interrupted(lab: &mut Lab) -> Result<()> {
     bed.verify_alone(lab, &load)
 }
 
-/// A leg that MD drops for the third time within an hour is said to fail and stays out, until a person trusts its drive.
+/// A leg that MD drops for the third time within an hour is said to fail and is not taken back: another takes its place.
 fn failing(lab: &mut Lab) -> Result<()> {
     let bed = Bed::new(lab, "fails")?;
     let load = Load::new("fails", 512);
@@ -237,13 +237,20 @@ fn failing(lab: &mut Lab) -> Result<()> {
     }
     wait_for("the leg to be said to fail", secs(30), || Ok(when(fails(lab)?, "not yet")))?;
     load.write(lab, &bed.consumer, &bed.device, 10)?;
-    holds_for("a failing leg's absence", secs(10), || {
+    holds_for("a failing leg's absence", secs(5), || {
         Ok(when(outside(&bed.volume(lab).attachment()?), "it is in sync"))
     })?;
-    lab.control
-        .api
-        .merge(&replica, &json!({ "metadata": { "annotations": { "meshstor.io/trust-drive": "true" } } }))?;
-    bed.volume(lab).wait_whole(2)?;
-    ensure!(!fails(lab)?, "it is trusted, and said to fail");
-    bed.verify_alone(lab, &load)
+    let (volume, heir) = (bed.volume(lab), format!("{}.1", bed.leg));
+    let replaced = |v: &Value| {
+        let legs = v["status"]["legs"].as_array().cloned().unwrap_or_default();
+        let whole = legs.iter().any(|l| l["name"] == *heir && l["state"] == "InSync");
+        whole && legs.iter().all(|l| l["name"] != *bed.leg)
+    };
+    volume.wait("to have another leg in its place", secs(240), replaced)?;
+    volume.detach()?;
+    let node = volume.leg_nodes()?.into_iter().find(|n| *n != bed.consumer).context("a leg is elsewhere")?;
+    let path = volume.attach(&node, false)?;
+    load.verify(lab, &bed.consumer, &node, &path)?;
+    volume.detach()?;
+    volume.delete()
 }

@@ -29,10 +29,18 @@ pub(super) fn fenced(view: &View<'_>) -> Option<Step> {
     if !view.memory.evicted {
         return Some(Step::Evict { device });
     }
-    let path = view.all_connections().next().map(|c| Step::Disconnect { nqn: c.nqn.clone() });
+    if let Some(step) = paths(view) {
+        return Some(step);
+    }
     // Writes that were held over the end of a replacement end in the same way.
     let held = array.suspended.then(|| Step::Resume { device: device.clone() });
-    Some(path.or(held).unwrap_or(Step::StopArray { device }))
+    Some(held.unwrap_or(Step::StopArray { device }))
+}
+
+/// Every connection to a leg of the volume goes, and is waited for.
+fn paths(view: &View<'_>) -> Option<Step> {
+    let step = view.release(view.all_connections());
+    step.or_else(|| view.all_connections().next().map(|_| report::step(view)))
 }
 
 /// The next thing of this volume that must leave this node; none when there is nothing.
@@ -51,7 +59,7 @@ pub(super) fn leftovers(view: &View<'_>) -> Option<Step> {
     if view.memory.slow.is_some() {
         return Some(report::step(view));
     }
-    view.all_connections().next().map(|c| Step::Disconnect { nqn: c.nqn.clone() })
+    paths(view)
 }
 
 /// The mount that is ours: the one that was reported or asked for, else the only one. None where others mounted too.
@@ -73,5 +81,5 @@ pub(super) fn stale_connection(view: &View<'_>) -> Option<Step> {
     if view.array.is_some() || view.memory.slow.is_some() {
         return None;
     }
-    view.all_connections().find(|c| old(&c.nqn)).map(|c| Step::Disconnect { nqn: c.nqn.clone() })
+    view.release(view.all_connections().filter(|c| old(&c.nqn)))
 }

@@ -81,8 +81,8 @@ fn stopped(view: &View<'_>) -> Step {
 
 /// A start hangs on a path that does not answer. Nothing runs, so nothing was acknowledged: the path may go.
 fn unblock(view: &View<'_>) -> Option<Step> {
-    let hung = view.all_connections().find(|c| view.held.contains(&c.nqn))?;
-    (!view.memory.assembled).then(|| Step::Disconnect { nqn: hung.nqn.clone() })
+    let hung = view.release(view.all_connections().filter(|c| view.held.contains(&c.nqn)));
+    hung.filter(|_| !view.memory.assembled)
 }
 
 /// A leg of S that no longer holds, or will not hold, every write: it is recorded away first (rule 5). The last leg of a
@@ -118,10 +118,9 @@ fn release(view: &View<'_>) -> Option<Step> {
         let faulty = view.member(leg).is_some_and(|m| m.faulty);
         let left = view.left(leg) && view.member(leg).is_none();
         let over = |nqn: &str| left || leg.export(view.epoch()).is_none_or(|e| e.nqn != nqn);
-        let mut all = view.connections_of(leg);
-        all.find(|c| faulty || view.held.contains(&c.nqn) || over(&c.nqn)).map(|c| c.nqn.clone())
+        view.release(view.connections_of(leg).filter(|c| faulty || view.held.contains(&c.nqn) || over(&c.nqn)))
     };
-    outside.filter_map(dead).map(|nqn| Step::Disconnect { nqn }).next()
+    outside.filter_map(dead).next()
 }
 
 /// Members that MD has failed. Whose leg is unknown counts as none of S only while all of S works without it.

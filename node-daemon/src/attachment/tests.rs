@@ -657,3 +657,16 @@ fn a_start_whose_connection_failed_is_given_up() {
     bed.memory.burnt.insert(nqn(2));
     assert_eq!(bed.plan(), Step::RecordEnded { reason: EndedReason::StartFailed });
 }
+
+#[test]
+fn a_second_leg_is_recorded_away_while_the_path_of_the_first_still_goes() {
+    // I4: MD writes to every other leg before the first is gone; where the second hangs too, its loss must not wait for that.
+    let mut bed = Bed::new();
+    bed.term().in_sync = vec!["v-0".to_owned()];
+    bed.hold();
+    assert_eq!(bed.plan(), Step::Disconnect { nqn: nqn(2) });
+    bed.memory.leaving.insert(nqn(2));
+    assert!(!matches!(bed.quiet(), Step::Disconnect { .. }), "once is enough");
+    bed.term().in_sync = vec!["v-0".to_owned(), "v-1".to_owned()];
+    assert!(matches!(bed.quiet(), Step::RecordLoss { leg, .. } if leg == "v-1"));
+}

@@ -104,6 +104,8 @@ pub struct Memory {
     pub evicted: bool,
     /// Why that cannot be shown, if it was tried in vain.
     pub stuck: Option<String>,
+    /// Connections that are being deleted, which can take a minute: nothing waits for it.
+    pub leaving: BTreeSet<String>,
     /// The slow step that is running.
     pub slow: Option<String>,
     /// The outcome of a write of the record is unknown.
@@ -309,6 +311,12 @@ impl<'a> View<'a> {
     pub(super) fn connections_of(&self, leg: &Leg<'_>) -> impl Iterator<Item = &'a ConnectionFacts> {
         let uid = leg.uid().to_owned();
         self.connections.iter().filter(move |c| Nqn::parse(&c.nqn).is_some_and(|n| n.leg_uid == uid))
+    }
+
+    /// Deletes the first of these connections that is not being deleted already.
+    pub(super) fn release<'c>(&self, mut all: impl Iterator<Item = &'c ConnectionFacts>) -> Option<super::Step> {
+        let first = all.find(|c| !self.memory.leaving.contains(&c.nqn))?;
+        Some(super::Step::Disconnect { nqn: first.nqn.clone() })
     }
 
     /// Connections to legs of this volume.

@@ -75,6 +75,8 @@ pub struct AttachmentWorker {
     /// How long the start set has been waited for.
     waiting: Waiting,
     slow: Option<Slow>,
+    /// Connections that are being deleted: MD may write to other legs first, and their loss is recorded meanwhile.
+    leaving: Vec<Slow>,
     resting: Option<Resting>,
     health: Health,
     /// When requests were last counted for the pace of a rebuild.
@@ -96,6 +98,7 @@ impl AttachmentWorker {
             silence: Silence::default(),
             waiting: Waiting::default(),
             slow: None,
+            leaving: Vec::new(),
             resting: None,
             health: Health::default(),
             paced: None,
@@ -127,7 +130,9 @@ impl AttachmentWorker {
         if self.memory.epoch != epoch && self.slow.is_none() {
             let names = std::mem::take(&mut self.memory.names);
             let failing = std::mem::take(&mut self.memory.failing);
-            self.memory = Memory { epoch, names, failing, unsettled: self.memory.unsettled, ..Memory::default() };
+            let leaving = std::mem::take(&mut self.memory.leaving);
+            self.memory =
+                Memory { epoch, names, leaving, failing, unsettled: self.memory.unsettled, ..Memory::default() };
             self.waiting = Waiting::default();
         }
         let begins = term.filter(|t| t.phase == TermPhase::Revoking && t.epoch == self.memory.epoch);
@@ -136,6 +141,13 @@ impl AttachmentWorker {
 
     /// Takes the result of a slow step that has ended.
     fn harvest(&mut self, object: &MeshAttachment) -> Result<(), TurnError> {
+        while let Some(at) = self.leaving.iter_mut().position(Slow::ended) {
+            let gone = self.leaving.swap_remove(at);
+            if let Step::Disconnect { nqn } = &gone.step {
+                self.memory.leaving.remove(nqn);
+            }
+            self.finished(object, &gone.step, gone.came.unwrap_or_else(died))?;
+        }
         let Some(slow) = self.slow.take_if(Slow::ended) else { return Ok(()) };
         self.memory.slow = None;
         self.finished(object, &slow.step, slow.came.unwrap_or_else(died))
@@ -322,6 +334,7 @@ impl AttachmentWorker {
                 Ok(Turn::Acted)
             }
             (None, _) if step.slow() => self.start(object, step, again).await,
+            (None, _) if matches!(step, Step::Disconnect { .. }) => Ok(self.disconnect(step)),
             (None, _) => self.quick(object, step).await,
         }
     }
@@ -364,13 +377,22 @@ impl AttachmentWorker {
 
     /// What a lost leg needs; it is awaited here.
     async fn quick(&mut self, object: &MeshAttachment, step: Step) -> Result<Turn, TurnError> {
-        if let Step::Disconnect { nqn } = &step {
-            self.memory.burnt.insert(nqn.clone());
-        }
         let doing = step.clone();
         let result = self.ctx.blocking(move |host| Ok(perform(host, &doing))).await?;
         self.finished(object, &step, result)?;
         Ok(Turn::Acted)
+    }
+
+    /// Starts to delete a connection. Where the legs of a node are lost one after another MD waits for the second while the first is
+    /// deleted: nothing here waits for either.
+    fn disconnect(&mut self, step: Step) -> Turn {
+        if let Step::Disconnect { nqn } = &step {
+            self.memory.burnt.insert(nqn.clone());
+            self.memory.leaving.insert(nqn.clone());
+        }
+        let slow = self.apart(step, None);
+        self.leaving.push(slow);
+        Turn::Acted
     }
 
     /// Starts a slow step; one that takes a local leg passes the volume's gate and is planned again behind it.
@@ -387,6 +409,12 @@ impl AttachmentWorker {
             }
         }
         self.memory.slow = Some(step.to_string());
+        self.slow = Some(self.apart(step, guard));
+        Ok(Turn::Settled(again))
+    }
+
+    /// Does a step on a thread of its own.
+    fn apart(&self, step: Step, guard: Option<OwnedMutexGuard<()>>) -> Slow {
         let (host, wake, doing) = (Arc::clone(&self.ctx.host), Arc::clone(&self.wake), step.clone());
         let (answer, result) = oneshot::channel();
         self.ctx.surroundings.apart(Box::new(move || {
@@ -397,8 +425,7 @@ impl AttachmentWorker {
             drop(guard);
             drop(answer.send(done));
         }));
-        self.slow = Some(Slow { step, result, came: None });
-        Ok(Turn::Settled(again))
+        Slow { step, result, came: None }
     }
 
     /// Writes the whole status. An unknown outcome is settled before anything else is done.
@@ -463,12 +490,12 @@ impl AttachmentWorker {
 
     /// Whether a slow step is running.
     pub fn busy(&self) -> bool {
-        self.slow.is_some()
+        self.slow.is_some() || !self.leaving.is_empty()
     }
 
     /// Whether the running slow step has ended.
     pub fn done(&mut self) -> bool {
-        self.slow.as_mut().is_some_and(Slow::ended)
+        self.slow.as_mut().is_some_and(Slow::ended) || self.leaving.iter_mut().any(Slow::ended)
     }
 
     /// Whether a step waits for its next try.

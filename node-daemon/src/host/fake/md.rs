@@ -416,7 +416,10 @@ impl World {
                 if self.writing(node, array.spec.uuid) && !self.quirks.trusting_add {
                     continue;
                 }
-                let source = array.members.iter().find(|m| of(m.slot) == of(member.slot) && m.in_sync && !m.faulty);
+                // Nothing is read from a member whose path does not answer.
+                let good =
+                    |m: &&Member| of(m.slot) == of(member.slot) && m.in_sync && !m.faulty && self.reaches(node, m);
+                let source = array.members.iter().find(good);
                 let bytes = source.and_then(|m| self.leg_bytes(&m.node, m.leg)).map(|b| b.clone());
                 let Some(bytes) = bytes else { continue };
                 if self.reaches(node, member) {
