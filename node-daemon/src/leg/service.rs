@@ -58,7 +58,8 @@ pub(super) fn service<'a>(view: &'a View<'_>) -> Service<'a> {
     }
     let nqn = naming::export_nqn(view.uid(), grant.epoch, grant.number);
     match view.facts.exports.iter().find(|e| e.nqn == nqn) {
-        Some(export) if whole(view, export, grant) && ledger.spent_grant == grant.number => {
+        // One that something restored at boot is not it: what the drive had not flushed may be gone (rule 1).
+        Some(export) if whole(view, export, grant) && served(&ledger, grant, view.boot_id) => {
             Service::Live(grant, export)
         }
         _ if ledger.spent_grant < grant.number => Service::Open(grant),
@@ -67,6 +68,10 @@ pub(super) fn service<'a>(view: &'a View<'_>) -> Service<'a> {
         }
         _ => Service::Spent(grant),
     }
+}
+
+fn served(ledger: &LedgerEntry, grant: &Grant, boot: &str) -> bool {
+    ledger.spent_grant == grant.number && ledger.spent_boot == boot
 }
 
 /// An export of another device than the leg's is none of the leg, whatever it is called.

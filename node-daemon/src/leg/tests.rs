@@ -20,7 +20,7 @@ struct Bed {
 }
 
 fn entry(epoch: i64) -> LedgerEntry {
-    LedgerEntry { epoch, zeroed: true, ..LedgerEntry::default() }
+    LedgerEntry { epoch, zeroed: true, spent_boot: BOOT.to_owned(), ..LedgerEntry::default() }
 }
 
 fn nqn(epoch: i64, grant: i64) -> String {
@@ -305,4 +305,13 @@ fn a_failing_drive_stays_one_until_a_person_trusts_it() {
     assert!(said(&stalled), "nor does another trouble hide it");
     bed.replica.metadata.annotations = Some([("meshstor.io/trust-drive".to_owned(), "true".to_owned())].into());
     assert!(!said(&bed.reported()));
+}
+
+#[test]
+fn an_export_that_something_restored_at_boot_serves_nobody() {
+    // I1, rule 1: the ledger says on which boot the grant was served.
+    let bed = Bed::new().grant(1, "x").ledger(|l| l.spent_grant = 1).with(|b| b.facts.exports = vec![live(2, 1)]);
+    assert!(!matches!(bed.plan(), LegStep::Revoke { .. }));
+    let restored = bed.ledger(|l| l.spent_boot = "boot-1".to_owned());
+    assert_eq!(restored.plan(), LegStep::Revoke { nqn: nqn(2, 1) });
 }
