@@ -136,7 +136,11 @@ fn heir(world: &World, settled: &Result<Settled, Refusal>) -> Option<Result<Acti
         .cloned()
         .collect();
     let name = naming::successor(&world.name(), slot.0, next_generation(world));
-    Some(placing::heir(world, settled, slot, &staying).map(|spot| {
+    let silent: Vec<&str> =
+        seat.legs().filter(|leg| seats::silent(world, leg)).map(|leg| leg.spec.node.as_str()).collect();
+    let nodes = world.nodes.iter().filter(|node| !silent.contains(&node.name_any().as_str())).cloned().collect();
+    let there = World { nodes, ..world.clone() };
+    Some(placing::heir(&there, settled, slot, &staying).map(|spot| {
         let mut spec = placing::leg_spec(world, settled, spot);
         spec.replaces = Some(seat.holder.name_any());
         Action::CreateReplica { leg: name, spec: Box::new(spec) }

@@ -183,3 +183,18 @@ fn a_record_without_room_for_another_name_is_told() {
     assert_eq!((said.status.as_str(), said.reason.as_str()), ("False", conditions::REASON_INVALID));
     assert_eq!(world.leg("v-1").unwrap().name_any(), "v-1");
 }
+
+/// I1: a node that died with the leg still looks alive until its heartbeat is old; another leg there would be as dead.
+#[test]
+fn a_node_that_is_silent_since_its_leg_went_is_no_place_for_another() {
+    let mut world = away(900);
+    let beat = |world: &mut World, seconds: i64| {
+        world.nodes.retain(|n| n.name_any() != "n2");
+        world.nodes.push(super::fixtures::node("n2", now() - seconds.seconds()));
+    };
+    for (seconds, silent) in [(901, true), (899, false), (0, false)] {
+        beat(&mut world, seconds);
+        assert_eq!(seats::silent(&world, world.leg("v-1").unwrap()), silent, "{seconds}");
+    }
+    assert!(!seats::silent(&attached(), attached().leg("v-1").unwrap()), "a leg that is there");
+}

@@ -111,6 +111,15 @@ pub fn drive_gone(world: &World, leg: &MeshReplica) -> bool {
     drives.is_some_and(|drives| !drives.is_empty() && drives.iter().all(|d| d.id != leg.spec.drive))
 }
 
+/// Nothing has been heard of the leg's node since the leg is away: it is no place for another leg, however young its last word is.
+pub fn silent(world: &World, leg: &MeshReplica) -> bool {
+    let legs = world.volume.status.as_ref().map_or(&[][..], |s| &s.legs);
+    let since = legs.iter().find(|l| l.name == leg.name_any()).and_then(|l| l.missing_since.as_ref());
+    let node = crate::node::find(&world.nodes, &leg.spec.node).and_then(|n| n.status.as_ref());
+    let beat = node.and_then(|s| s.heartbeat.as_ref());
+    matches!((since, beat), (Some(since), Some(beat)) if beat.0 < since.0)
+}
+
 /// How long until the leg has been away for as long as the policy waits; none where it is not away, or waits for ever.
 ///
 /// The start of that time is in the volume's status, so that a restart of the operator does not begin it anew.
