@@ -24,6 +24,10 @@ pub(super) fn abandon(view: &View<'_>) -> Step {
 /// cannot be killed, everything stays as it is until the node reboots.
 pub(super) fn fenced(view: &View<'_>) -> Option<Step> {
     let Some(array) = view.array else { return leftovers(view) };
+    // What a person or a rule of udev assembled here is not ours to take from anybody: it holds no write of the volume.
+    if view.stranger() {
+        return leftovers(view);
+    }
     let device = array.device.clone();
     // An unmount that hangs waits for just this.
     if !view.memory.evicted {

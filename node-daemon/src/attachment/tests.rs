@@ -670,3 +670,13 @@ fn a_second_leg_is_recorded_away_while_the_path_of_the_first_still_goes() {
     bed.term().in_sync = vec!["v-0".to_owned(), "v-1".to_owned()];
     assert!(matches!(bed.quiet(), Step::RecordLoss { leg, .. } if leg == "v-1"));
 }
+
+#[test]
+fn nobody_is_killed_for_an_array_that_a_stranger_assembled() {
+    // A person's array holds no write of the volume: it is stopped when nobody uses it, and never taken away.
+    let mut bed = Bed::new();
+    bed.term().node = "m".to_owned();
+    assert!(matches!(bed.plan(), Step::Evict { .. }));
+    (bed.local.held_by, bed.local.held_by_stranger) = (Some("/dev/md100".into()), true);
+    assert!(matches!(bed.plan(), Step::StopArray { .. }), "{}", bed.plan());
+}

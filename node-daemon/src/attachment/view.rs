@@ -346,6 +346,12 @@ impl<'a> View<'a> {
         sets.iter().any(lost)
     }
 
+    /// The array was not assembled by a daemon of this boot, as far as its local legs tell.
+    pub(super) fn stranger(&self) -> bool {
+        let held = |f: &LegFacts| f.held_by_stranger && f.held_by.as_ref() == self.array.map(|a| &a.device);
+        self.legs.iter().filter_map(|l| l.local).any(held)
+    }
+
     /// Whether writes to the leg hang.
     pub(super) fn holds(&self, leg: &Leg<'_>) -> bool {
         self.connections_of(leg).any(|c| self.held.contains(&c.nqn))
