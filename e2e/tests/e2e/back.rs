@@ -163,8 +163,12 @@ fn diverged(lab: &mut Lab) -> Result<()> {
     ))?;
     let there = |lab: &Lab| {
         let skip = DATA + at;
-        let read = format!("dd if=/dev/{} bs=1M skip={skip} count={count} iflag=direct status=none", bed.partition);
-        lab.guest(&bed.target)?.shell(&format!("{read} | grep -c stale || true"))
+        let read = format!(
+            "dd if=/dev/{} of=/tmp/alone bs=1M skip={skip} count={count} iflag=direct status=none",
+            bed.partition
+        );
+        // 1 is "none"; a read that fails is an error.
+        lab.guest(&bed.target)?.shell(&format!("{read} && {{ grep -c stale /tmp/alone; test $? -le 1; }}"))
     };
     let before = there(lab)?.trim().parse::<u64>()?;
     ensure!(before > 1000, "the leg wrote nothing by itself: the fault did not fire");
