@@ -20,6 +20,7 @@ mod bounds;
 mod drain;
 mod node;
 mod policy;
+mod quarantine;
 mod replica;
 mod volume;
 
@@ -28,6 +29,7 @@ pub use drain::*;
 pub use geometry::Geometry;
 pub use node::*;
 pub use policy::*;
+pub use quarantine::*;
 pub use replica::*;
 pub use volume::*;
 

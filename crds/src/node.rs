@@ -4,6 +4,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
+use crate::Quarantined;
+
 /// A node's drives, kernel and addresses. The operator makes it for each node; its daemon fills the status.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[kube(
@@ -33,6 +35,15 @@ pub struct MeshNodeSpec {
     /// True keeps new legs away from this node.
     #[serde(default)]
     pub unschedulable: bool,
+    /// Quarantined things that may be erased, by their `id` in `status.quarantine`: a partition with all that is in it, an array (it is
+    /// stopped), an export (it is closed), a connection (it is taken down). What is in use, or what an object names, is refused, and its
+    /// item says why. An identity that is not in quarantine does nothing; none is ever used again, so a line that is forgotten here
+    /// harms nothing that comes later.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 250)))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    #[x_kube(validation = Rule::new("self.all(i, i.matches('^(partition|array)/[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$') || i.matches('^(export|connection)/nqn[.]2026-11[.]io[.]meshstor:leg:[!-~]+$'))").message("spec.wipe: each must be an id of status.quarantine: partition/<UUID>, array/<UUID>, export/<NQN> or connection/<NQN>"))]
+    pub wipe: Vec<String>,
 }
 
 /// What the daemon has seen of its node.
@@ -71,6 +82,11 @@ pub struct MeshNodeStatus {
     #[schemars(length(max = 64))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["id".into()]))]
     pub drives: Vec<Drive>,
+    /// What is on the node and belongs to no object of the cluster; at most 256. It is kept until a person says what becomes of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["id".into()]))]
+    pub quarantine: Vec<Quarantined>,
     /// When the daemon last said that it lives; every 30 s. It decides nothing about who may write.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub heartbeat: Option<Time>,

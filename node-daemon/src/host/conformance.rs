@@ -27,7 +27,7 @@ type Check = Result<(), String>;
 type Case = (&'static str, fn(&Bench<'_>) -> Check);
 
 /// All checks, in order.
-const CASES: [Case; 13] = [
+const CASES: [Case; 14] = [
     ("a node says who it is", node),
     ("a partition is made once, and its ledger is kept with it", partition),
     ("a leg reads as zeros after zeroing", zeroed),
@@ -41,6 +41,7 @@ const CASES: [Case; 13] = [
     ("a working member is replaced, and nothing is degraded", |bench| replaced(bench, Geometry::new(2, 1))),
     ("so is one of a striped array", |bench| replaced(bench, Geometry::new(2, 2))),
     ("a partition goes only when nobody uses it", deletion),
+    ("a leg says what it was, and who uses it", testimony),
 ];
 
 /// Runs all checks; tells a line for each, and answers how many failed.
@@ -427,6 +428,11 @@ fn striped(bench: &Bench<'_>) -> Check {
     said(bench.host.create_array(&spec))?;
     let made = bench.array(uuid)?.ok_or("the array is not seen")?;
     must(made.degraded == 0 && made.slots == 4 && made.set_slots == Some(2), "it is not of two mirror sets")?;
+    let last = said(bench.host.found(&legs[3]))?.and_then(|f| f.superblock.ok()?).ok_or("the last leg says nothing")?;
+    must(
+        (last.level, last.slots, last.near_copies, last.slot) == (10, 4, Some(2), Some(3)) && !last.rebuilding,
+        &format!("the last leg says {last:?}"),
+    )?;
     exports.iter().try_for_each(|e| said(bench.host.disconnect(&e.nqn)))?;
     let lost = || bench.array(uuid).ok()?.filter(|a| a.degraded == 2);
     for member in bench.wait("MD to fail both", lost)?.members.iter().filter(|m| m.faulty || !m.in_sync) {
@@ -572,4 +578,46 @@ fn deletion(bench: &Bench<'_>) -> Check {
     said(bench.host.revoke(&made.nqn))?;
     bench.drop_leg(&leg)?;
     said(bench.host.delete_partition(&leg))
+}
+
+/// What is known of a leg whose object is gone comes from its drive alone.
+fn testimony(bench: &Bench<'_>) -> Check {
+    let (local, remote) = (bench.new_leg()?, bench.new_leg()?);
+    let entry = LedgerEntry { epoch: 3, spent_grant: 2, zeroed: true, ..LedgerEntry::default() };
+    said(bench.host.write_ledger(&local, &entry))?;
+    let says = |leg: &LegRef| said(bench.host.found(leg))?.ok_or_else(|| "it is not found".to_owned());
+    let blank = says(&local)?;
+    must(blank.superblock == Ok(None), &format!("a zeroed leg says {:?}", blank.superblock))?;
+    must(blank.label == "conformance" && blank.size == bench.env.leg_bytes, "label or size is another")?;
+    must(blank.ledger == Some(entry) && !blank.ledger_lost, "its ledger entry is another")?;
+    let export = said(bench.host.export(&remote, &bench.spec(1)))?;
+    let far = bench.connect(&export)?;
+    must(says(&remote)?.exports == [export.nqn.clone()] && blank.exports.is_empty(), "its exports are others")?;
+    let near = bench.device(&local)?;
+    must(said(bench.host.users(&near))?.is_empty(), "somebody uses a leg that nobody uses")?;
+    let spec = array_spec(bench, near.clone(), far.clone(), Bitmap::Internal);
+    said(bench.host.create_array(&spec))?;
+    let device = bench.array(spec.uuid)?.ok_or("the array is not seen")?.device;
+    for used in [&near, &far] {
+        must(!said(bench.host.users(used))?.is_empty(), "nobody uses a member of an array")?;
+    }
+    said(bench.host.mkfs(&device, "ext4"))?;
+    let at = std::env::temp_dir().join(format!("meshstor-{}", Uuid::new_v4()));
+    said(bench.host.mount(&device, "ext4", &at))?;
+    must(!said(bench.host.users(&device))?.is_empty(), "nobody uses an array that is mounted")?;
+    said(bench.host.unmount(&at))?;
+    said(bench.host.stop_array(&device))?;
+    must(said(bench.host.users(&near))?.is_empty(), "somebody uses a member of an array that was stopped")?;
+    said(bench.host.disconnect(&export.nqn))?;
+    said(bench.host.revoke(&export.nqn))?;
+    for (slot, leg) in [(0, &local), (1, &remote)] {
+        let found = says(leg)?.superblock?.ok_or("no superblock")?;
+        let what = (found.level, found.slots, found.near_copies, found.slot, found.bitmap);
+        must(what == (1, 2, None, Some(slot), Some(Bitmap::Internal)), &format!("it says {found:?}"))?;
+        must(found.uuid == spec.uuid && found.name == "meshstor:conformance", &format!("it is of {found:?}"))?;
+        let whole = found.clean && !found.rebuilding && found.active_slots == [0, 1];
+        must(whole && found.component == spec.size, &format!("it says {found:?}"))?;
+        bench.drop_leg(leg)?;
+    }
+    must(said(bench.host.found(&local))?.is_none(), "a leg that was deleted is found")
 }

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use uuid::Uuid;
 
 use super::{
-    ArrayFacts, ArrayMember, ArraySpec, ConnectSpec, ConnectionFacts, Content, ExportFacts, ExportSpec, Host,
-    HostError, LedgerEntry, LegFacts, LegRef, NodeFacts, Result, SuperFacts, Traffic,
+    ArrayFacts, ArrayMember, ArraySpec, ConnectSpec, ConnectionFacts, Content, ExportFacts, ExportSpec, FoundFacts,
+    Host, HostError, LedgerEntry, LegFacts, LegRef, NodeFacts, Result, SuperFacts, Traffic,
 };
 
 /// Counts effects, of the host and of whatever else shares it, and says when the process dies.
@@ -118,6 +118,12 @@ impl<H: Host> Host for CrashHost<H> {
     }
     fn content(&self, device: &Path) -> Result<Content> {
         self.look(|h| h.content(device))
+    }
+    fn found(&self, leg: &LegRef) -> Result<Option<FoundFacts>> {
+        self.look(|h| h.found(leg))
+    }
+    fn users(&self, device: &Path) -> Result<Vec<String>> {
+        self.look(|h| h.users(device))
     }
     fn create_partition(&self, leg: &LegRef, bytes: u64, label: &str) -> Result<()> {
         self.act(|h| h.create_partition(leg, bytes, label))

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{
     ArrayFacts, ArrayMember, ArraySpec, ConnectSpec, ConnectionFacts, Content, DriveFacts, ExportFacts, ExportSpec,
-    Host, HostError, LedgerEntry, LegFacts, LegRef, NodeFacts, Result, SuperFacts,
+    FoundFacts, Host, HostError, LedgerEntry, LegFacts, LegRef, NodeFacts, Result, SuperFacts,
 };
 use uuid::Uuid;
 use world::World;
@@ -188,8 +188,14 @@ impl Host for FakeHost {
     fn content(&self, device: &Path) -> Result<Content> {
         self.fabric.world().content(&self.node, device)
     }
-    fn create_partition(&self, leg: &LegRef, bytes: u64, _label: &str) -> Result<()> {
-        self.fabric.world().create_partition(&self.node, leg, bytes)
+    fn found(&self, leg: &LegRef) -> Result<Option<FoundFacts>> {
+        self.fabric.world().found(&self.node, leg)
+    }
+    fn users(&self, device: &Path) -> Result<Vec<String>> {
+        self.fabric.world().users(&self.node, device)
+    }
+    fn create_partition(&self, leg: &LegRef, bytes: u64, label: &str) -> Result<()> {
+        self.fabric.world().create_partition(&self.node, leg, bytes, label)
     }
     fn write_ledger(&self, leg: &LegRef, entry: &LedgerEntry) -> Result<()> {
         self.fabric.world().node_mut(&self.node)?.ledger.insert(leg.uuid, entry.clone());

@@ -342,6 +342,56 @@ pub struct SuperFacts {
     pub events: u64,
 }
 
+/// What a leg that no object names says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundFacts {
+    /// First byte on the drive.
+    pub first_byte: u64,
+    /// Bytes.
+    pub size: u64,
+    /// Label in the partition table.
+    pub label: String,
+    /// Device node, where the kernel has the partition.
+    pub device: Option<PathBuf>,
+    /// Its MD superblock; none where there are zeros. An error says what is there instead.
+    pub superblock: std::result::Result<Option<SuperLeg>, String>,
+    /// Its ledger entry.
+    pub ledger: Option<LedgerEntry>,
+    /// It has no entry, and the drive's ledger is gone, damaged, or was lost once.
+    pub ledger_lost: bool,
+    /// Exports that open it, whoever made them.
+    pub exports: Vec<String>,
+}
+
+/// What the MD superblock of a leg says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SuperLeg {
+    /// Array UUID.
+    pub uuid: Uuid,
+    /// `homehost:name`.
+    pub name: String,
+    /// RAID level.
+    pub level: i32,
+    /// Slots.
+    pub slots: u32,
+    /// Near copies of a RAID10 that has no others.
+    pub near_copies: Option<u32>,
+    /// Its own slot.
+    pub slot: Option<u32>,
+    /// Slots that had a member which was not failed, in order.
+    pub active_slots: Vec<u32>,
+    /// It was being filled.
+    pub rebuilding: bool,
+    /// Event counter.
+    pub events: u64,
+    /// Bytes of data on each member.
+    pub component: u64,
+    /// No write was under way.
+    pub clean: bool,
+    /// Its bitmap; none where that is of an unknown kind.
+    pub bitmap: Option<Bitmap>,
+}
+
 /// An array to make or to assemble.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ArraySpec {
@@ -384,6 +434,7 @@ pub enum Content {
 /// Everything that the daemon sees of its node and does to it.
 pub trait Host: Send + Sync {
     // Observations. None of them opens an MD device or reads from a leg whose path may hang, but for `examine` and `content`.
+    // `found` reads from a drive of this node.
 
     /// The node itself.
     fn node(&self) -> Result<NodeFacts>;
@@ -411,6 +462,12 @@ pub trait Host: Send + Sync {
     fn examine(&self, device: &Path) -> Result<Option<SuperFacts>>;
     /// What a device holds.
     fn content(&self, device: &Path) -> Result<Content>;
+
+    /// What a leg says of itself whose object is gone; none where the partition is.
+    fn found(&self, leg: &LegRef) -> Result<Option<FoundFacts>>;
+    /// Who uses a block device (arrays and other devices over it, mounts in any namespace, swap, processes that have it open), for people;
+    /// who cannot be looked at is one of them. The device is not opened.
+    fn users(&self, device: &Path) -> Result<Vec<String>>;
 
     // Effects on legs.
 

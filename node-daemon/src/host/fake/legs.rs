@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
-use super::super::{Content, ExportFacts, ExportSpec, LegFacts, LegRef, PartitionFacts, Result};
+use super::super::{Content, ExportFacts, ExportSpec, FoundFacts, LegFacts, LegRef, PartitionFacts, Result, SuperLeg};
 use super::io::{BLOCKS, Blocks};
 use super::world::{Bytes, Exported, Leg, World};
 use super::{busy, conflict, failed};
@@ -29,7 +29,39 @@ impl World {
         })
     }
 
-    pub(super) fn create_partition(&mut self, node: &str, leg: &LegRef, size: u64) -> Result<()> {
+    pub(super) fn found(&self, node: &str, leg: &LegRef) -> Result<Option<FoundFacts>> {
+        let facts = self.leg_facts(node, leg)?;
+        let Some(found) = self.node(node)?.legs.get(&leg.uuid) else { return Ok(None) };
+        let whole = |(uuid, events), told: &SuperLeg| SuperLeg { uuid, events, ..told.clone() };
+        let superblock = match (found.bytes.superblock, &found.bytes.told, &found.bytes.content) {
+            (Some(known), Some(told), _) => Ok(Some(whole(known, told))),
+            (Some(_), None, _) | (None, _, Content::Other(_)) => Err("neither zeros nor a superblock".to_owned()),
+            (None, ..) => Ok(None),
+        };
+        Ok(Some(FoundFacts {
+            first_byte: found.first_byte,
+            size: found.size,
+            label: found.label.clone(),
+            device: Some(found.device.clone()),
+            superblock,
+            ledger_lost: false,
+            ledger: facts.ledger,
+            exports: facts.exports.into_iter().map(|e| e.nqn).collect(),
+        }))
+    }
+
+    pub(super) fn users(&self, node: &str, device: &Path) -> Result<Vec<String>> {
+        let node = self.node(node)?;
+        let name = device.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        let over = node.arrays.iter().filter(|a| a.members.iter().any(|m| m.name == name));
+        let over = over.map(|a| format!("block device {}", a.device.display()));
+        let itself = node.arrays.iter().filter(|a| a.device == device);
+        let mounts = itself.clone().flat_map(|a| a.mounts.iter().map(|m| format!("a mount at {}", m.display())));
+        let open = itself.filter(|a| a.open).map(|_| "process 1 (somebody)".to_owned());
+        Ok(over.chain(mounts).chain(open).collect())
+    }
+
+    pub(super) fn create_partition(&mut self, node: &str, leg: &LegRef, size: u64, label: &str) -> Result<()> {
         let node = self.node_mut(node)?;
         if let Some(found) = node.legs.get(&leg.uuid) {
             let other = found.size != size;
@@ -45,15 +77,15 @@ impl World {
         // What a new partition holds is whatever was there before.
         let blocks = Blocks { seen: [u64::MAX; BLOCKS], durable: [u64::MAX; BLOCKS] };
         let content = Content::Other("old bytes".to_owned());
-        let bytes = Bytes { content, stamp: u64::MAX, superblock: None, blocks, slot: 0, dirty: false };
-        node.legs.insert(leg.uuid, Leg { device, first_byte, size, bytes });
+        let bytes = Bytes { content, stamp: u64::MAX, superblock: None, told: None, blocks, slot: 0, dirty: false };
+        node.legs.insert(leg.uuid, Leg { device, label: label.to_owned(), first_byte, size, bytes });
         Ok(())
     }
 
     pub(super) fn zero(&mut self, node: &str, leg: &LegRef) -> Result<()> {
         let Some(bytes) = self.leg_bytes(node, leg.uuid) else { return failed("zero a leg", "it is not there") };
         let (content, blocks) = (Content::Blank, Blocks::default());
-        *bytes = Bytes { content, stamp: 0, superblock: None, blocks, slot: 0, dirty: false };
+        *bytes = Bytes { content, stamp: 0, superblock: None, told: None, blocks, slot: 0, dirty: false };
         Ok(())
     }
 

@@ -1,11 +1,14 @@
 //! Arrays: which members they start from, what failing and rebuilding does, and what an application sees.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use meshstor_crds::{Bitmap, Geometry};
 use uuid::Uuid;
 
-use super::super::{ArrayFacts, ArrayMember, ArraySpec, Content, MemberFacts, Result, SuperFacts, SyncFacts, Traffic};
+use super::super::{
+    ArrayFacts, ArrayMember, ArraySpec, Content, MemberFacts, Result, SuperFacts, SuperLeg, SyncFacts, Traffic,
+};
 use super::world::{Array, Bytes, Member, World};
 use super::{Write, busy, conflict, failed};
 
@@ -213,6 +216,37 @@ impl World {
                 bytes.superblock = bytes.superblock.map(|(uuid, events)| (uuid, events + 1));
             }
         }
+        self.tell(node, array);
+    }
+
+    /// The superblocks of all members that work say what the array is.
+    fn tell(&mut self, node: &str, array: Uuid) {
+        let found = self.nodes.get(node).and_then(|n| n.arrays.iter().find(|a| a.spec.uuid == array));
+        let Some(spec) = found.map(|a| a.spec.clone()) else { return };
+        let (good, clean) = (self.good(node, array), !self.writing(node, array));
+        // The slot is the superblock's: an assembly is not told it.
+        let slots: Vec<_> = good.iter().filter_map(|m| self.leg_bytes(&m.node, m.leg).map(|b| b.slot)).collect();
+        let active: BTreeSet<u32> = slots.into_iter().collect();
+        let near = spec.geometry.set_slots();
+        let striped = spec.geometry.width() > 1;
+        for member in good {
+            if let Some(bytes) = self.leg_bytes(&member.node, member.leg) {
+                bytes.told = Some(SuperLeg {
+                    uuid: spec.uuid,
+                    name: format!("meshstor:{}", spec.name),
+                    level: if striped { 10 } else { 1 },
+                    slots: spec.geometry.slots(),
+                    near_copies: striped.then_some(near),
+                    slot: Some(bytes.slot),
+                    active_slots: active.iter().copied().collect(),
+                    rebuilding: !member.in_sync,
+                    events: 0,
+                    component: spec.size,
+                    clean,
+                    bitmap: Some(spec.bitmap),
+                });
+            }
+        }
     }
 
     fn good(&self, node: &str, array: Uuid) -> Vec<Member> {
@@ -301,7 +335,9 @@ impl World {
         self.with_array(node, array, |a| {
             a.held = true;
             a.members.push(Member { slot, replacement: true, ..new });
-        })
+        })?;
+        self.tell(node, uuid);
+        Ok(())
     }
 
     pub(super) fn expel_member(&mut self, node: &str, array: &Path, name: &str) -> Result<()> {
@@ -345,6 +381,7 @@ impl World {
         if let Some(bytes) = self.leg_bytes(&target, leg) {
             (bytes.superblock, bytes.slot, bytes.dirty) = (Some((uuid, 0)), slot, true);
         }
+        self.tell(node, uuid);
         Ok(())
     }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use uuid::Uuid;
 
-use super::super::{ArraySpec, Content, ExportFacts, HostError, LedgerEntry, Result};
+use super::super::{ArraySpec, Content, ExportFacts, HostError, LedgerEntry, Result, SuperLeg};
 use super::io::{Blocks, Inside, Io, IoEvent, Quirks};
 
 /// What a leg's bytes say.
@@ -14,6 +14,8 @@ pub(super) struct Bytes {
     pub(super) content: Content,
     pub(super) stamp: u64,
     pub(super) superblock: Option<(Uuid, u64)>,
+    /// The rest of its superblock.
+    pub(super) told: Option<SuperLeg>,
     pub(super) blocks: Blocks,
     /// Its slot, as its superblock says it.
     pub(super) slot: u32,
@@ -24,6 +26,7 @@ pub(super) struct Bytes {
 #[derive(Clone, Debug)]
 pub(super) struct Leg {
     pub(super) device: PathBuf,
+    pub(super) label: String,
     pub(super) first_byte: u64,
     pub(super) size: u64,
     pub(super) bytes: Bytes,

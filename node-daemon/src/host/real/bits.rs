@@ -1,5 +1,6 @@
 //! The classic write-intent bitmap as it lies on a member, as bytes. Pure. Layout: `drivers/md/md-bitmap.h`, `bitmap_super_t`.
 
+use meshstor_crds::Bitmap;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use uuid::Uuid;
@@ -37,6 +38,15 @@ pub(super) fn header(bytes: &[u8]) -> Option<Header> {
     let bits = sectors.div_ceil(Some(chunk / 512).filter(|c| *c > 0 && chunk.is_power_of_two())?);
     let uuid = Uuid::from_bytes(bytes.get(8..24)?.try_into().ok()?);
     (bits > 0 && bits <= MOST).then_some(Header { uuid, chunk, bits })
+}
+
+/// Which kind of bitmap a header is of; none where it is not known. Lockless: `drivers/md/md-llbitmap.c`, `BITMAP_MAJOR_LOCKLESS`.
+pub(super) fn kind(bytes: &[u8]) -> Option<Bitmap> {
+    match (u32_at(bytes, 0)?, u32_at(bytes, 4)?) {
+        (MAGIC, 3 | VERSION) => Some(Bitmap::Internal),
+        (MAGIC, 6) => Some(Bitmap::Lockless),
+        _ => None,
+    }
 }
 
 impl Header {
@@ -133,7 +143,7 @@ mod tests {
 
         #[test]
         fn garbage_is_never_a_bitmap(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
-            prop_assert_eq!(header(&bytes), None);
+            prop_assert_eq!((header(&bytes), kind(&bytes)), (None, None));
         }
 
         #[test]

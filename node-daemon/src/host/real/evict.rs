@@ -110,6 +110,29 @@ impl RealHost {
         Ok(left)
     }
 
+    /// Who uses a block device, without a change to any of them.
+    pub(super) fn users_of(&self, device: &Path) -> Result<Vec<String>> {
+        let Some(block) = self.block_of(device)? else { return Ok(vec![]) };
+        let Some(number) = sysfs::device_number(&block)? else {
+            return Err(sysfs::bad(block.join("dev"), "it is not there"));
+        };
+        let device = Device(makedev(number.0, number.1));
+        let mut users = self.kernel_users(&block, device, number)?;
+        users.extend(self.mounted(number)?.iter().map(|m| format!("a mount at {}", m.at.display())));
+        for pid in self.processes()? {
+            let dir = self.config.proc.join(pid.to_string());
+            match self.uses(&dir, device) {
+                Ok(false) => {}
+                Ok(true) => {
+                    let stat = sysfs::table(dir.join("stat")).unwrap_or_default();
+                    users.push(format!("process {pid} ({})", proc::name(&stat)));
+                }
+                Err(error) => users.push(format!("process {pid}, perhaps ({error})")),
+            }
+        }
+        Ok(users)
+    }
+
     /// What of the kernel uses the device: stacked block devices, loop devices, swap, stacked file systems, the NFS server.
     fn kernel_users(&self, block: &Path, device: Device, number: (u32, u32)) -> Result<Vec<String>> {
         let mut users: Vec<String> =

@@ -17,6 +17,7 @@ mod error;
 mod evict;
 mod fabrics;
 mod floor;
+mod found;
 mod fs;
 mod gpt;
 #[cfg(test)]
@@ -44,8 +45,8 @@ mod zero;
 pub use evict::detach_if_asked;
 
 use super::{
-    ArrayFacts, ArrayMember, ArraySpec, ConnectSpec, ConnectionFacts, Content, ExportFacts, ExportSpec, Host,
-    LedgerEntry, LegFacts, LegRef, NodeFacts, Result, SuperFacts, Traffic,
+    ArrayFacts, ArrayMember, ArraySpec, ConnectSpec, ConnectionFacts, Content, ExportFacts, ExportSpec, FoundFacts,
+    Host, LedgerEntry, LegFacts, LegRef, NodeFacts, Result, SuperFacts, Traffic,
 };
 use crate::events::Sources;
 use std::collections::{BTreeMap, BTreeSet};
@@ -236,6 +237,12 @@ impl Host for RealHost {
     }
     fn content(&self, device: &Path) -> Result<Content> {
         self.content_on(device)
+    }
+    fn found(&self, leg: &LegRef) -> Result<Option<FoundFacts>> {
+        self.found_leg(leg)
+    }
+    fn users(&self, device: &Path) -> Result<Vec<String>> {
+        self.users_of(device)
     }
     fn create_partition(&self, leg: &LegRef, bytes: u64, label: &str) -> Result<()> {
         self.make_partition(leg, bytes, label)

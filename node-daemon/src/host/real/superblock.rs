@@ -1,5 +1,8 @@
 //! The MD superblock, version 1.2, as bytes. Pure. Layout: `include/uapi/linux/raid/md_p.h`, `mdp_superblock_1`.
 
+use super::super::SuperLeg;
+use meshstor_crds::Bitmap;
+use std::collections::BTreeSet;
 use uuid::Uuid;
 
 /// Where version 1.2 keeps it.
@@ -13,6 +16,8 @@ const CHECKSUM: usize = 0xd8;
 const LOGICAL_BLOCK_SIZE: usize = 0xe0;
 /// `MD_FEATURE_BITMAP_OFFSET`.
 const FEATURE_BITMAP: u32 = 1;
+/// `MD_FEATURE_RECOVERY_OFFSET`, `_REPLACEMENT`, `_RECOVERY_BITMAP`: the device is being filled.
+const FILLING: u32 = 1 << 1 | 1 << 4 | 1 << 7;
 /// Numbers from here on are no slots (`MD_DISK_ROLE_MAX`).
 const ROLES: u16 = 0xff00;
 
@@ -54,7 +59,7 @@ fn whole(bytes: &[u8]) -> Option<Superblock> {
     Some(Superblock {
         uuid: Uuid::from_bytes(bytes.get(16..32)?.try_into().ok()?),
         name: String::from_utf8_lossy(name).into_owned(),
-        events: u64::from_le_bytes(bytes.get(200..208)?.try_into().ok()?),
+        events: u64_at(bytes, 200)?,
         raid_disks: u32_at(bytes, 92)?,
     })
 }
@@ -66,6 +71,32 @@ pub(super) fn slot(bytes: &[u8]) -> Option<u32> {
     let at = FIXED + 2 * usize::try_from(number).ok().filter(|_| number < most)?;
     let role = u16::from_le_bytes(bytes.get(at..at + 2)?.try_into().ok()?);
     (role < ROLES).then_some(u32::from(role))
+}
+
+/// Everything that a member says of itself; of the bitmap whether there is one, for its kind is in its own header. None of bytes
+/// that are no superblock.
+pub(super) fn member(bytes: &[u8]) -> Option<SuperLeg> {
+    let sb = whole(bytes)?;
+    let (features, level, layout) = (u32_at(bytes, 8)?, u32_at(bytes, 72)?, u32_at(bytes, 76)?);
+    let most = usize::try_from(u32_at(bytes, 220)?).ok()?;
+    let roles = bytes.get(FIXED..FIXED + 2 * most)?.chunks_exact(2).map(|r| u16::from_le_bytes([r[0], r[1]]));
+    let active: BTreeSet<u32> = roles.filter(|role| *role < ROLES).map(u32::from).collect();
+    let level = i32::from_le_bytes(level.to_le_bytes());
+    Some(SuperLeg {
+        uuid: sb.uuid,
+        name: sb.name,
+        level,
+        slots: sb.raid_disks,
+        near_copies: (level == 10 && layout >> 8 == 1).then_some(layout & 0xff),
+        slot: slot(bytes),
+        active_slots: active.into_iter().collect(),
+        rebuilding: features & FILLING != 0,
+        events: sb.events,
+        component: u64_at(bytes, 80)?.saturating_mul(512),
+        // `MaxSector`: nothing is to be synchronised.
+        clean: u64_at(bytes, 208)? == u64::MAX,
+        bitmap: (features & FEATURE_BITMAP == 0).then_some(Bitmap::None),
+    })
 }
 
 /// Where on the device its bitmap begins, in bytes; none without one behind the superblock.
@@ -103,6 +134,10 @@ fn checksum(bytes: &[u8]) -> Option<u32> {
 
 fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
+    Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
 }
 
 #[cfg(test)]
@@ -161,7 +196,37 @@ mod tests {
             padded.resize(BYTES, 0);
             let found = decode(&padded);
             prop_assert_eq!(found.is_ok(), blank);
-            prop_assert_eq!((slot(&padded), bitmap_at(&padded)), (None, None));
+            prop_assert_eq!((slot(&padded), bitmap_at(&padded), member(&padded)), (None, None, None));
+        }
+
+        /// I6: a member that was being filled says so, and one that was failed has no slot, whatever the rest says.
+        #[test]
+        fn what_a_member_says_of_itself(features in 0u32..8192, level in any::<i32>(), layout in 0u32..0x400, size in 0u64..1 << 40,
+                                        resync in prop_oneof![Just(u64::MAX), any::<u64>()], own in 0u32..4,
+                                        roles in proptest::collection::vec(prop_oneof![0u16..4, Just(0xfffe), Just(0xffff)], 4)) {
+            let sb = Superblock { uuid: Uuid::from_u128(7), name: "meshstor:a".into(), events: 9, raid_disks: 4 };
+            let mut bytes = encode(&sb, 4);
+            for (at, number) in [(8, features), (76, layout), (160, own)] {
+                bytes[at..at + 4].copy_from_slice(&number.to_le_bytes());
+            }
+            bytes[72..76].copy_from_slice(&level.to_le_bytes());
+            bytes[80..88].copy_from_slice(&size.to_le_bytes());
+            bytes[208..216].copy_from_slice(&resync.to_le_bytes());
+            for (n, role) in roles.iter().enumerate() {
+                bytes[FIXED + 2 * n..FIXED + 2 * n + 2].copy_from_slice(&role.to_le_bytes());
+            }
+            prop_assert_eq!(member(&bytes), None, "its checksum is of another");
+            let sum = checksum(&bytes).unwrap();
+            bytes[CHECKSUM..CHECKSUM + 4].copy_from_slice(&sum.to_le_bytes());
+            let found = member(&bytes).unwrap();
+            let role = roles[own as usize];
+            prop_assert_eq!(found.slot, (role < 4).then_some(u32::from(role)));
+            prop_assert_eq!(found.rebuilding, features & 0b1001_0010 != 0);
+            prop_assert_eq!((found.level, found.slots, found.events, found.component), (level, 4, 9, size * 512));
+            prop_assert_eq!(found.near_copies, (level == 10 && layout & 0x300 == 0x100).then_some(layout & 0xff));
+            prop_assert_eq!((found.clean, found.bitmap), (resync == u64::MAX, (features & 1 == 0).then_some(Bitmap::None)));
+            let active: BTreeSet<u32> = roles.iter().filter(|r| **r < 4).map(|r| u32::from(*r)).collect();
+            prop_assert_eq!(found.active_slots, active.into_iter().collect::<Vec<_>>());
         }
 
         #[test]

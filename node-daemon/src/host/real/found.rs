@@ -1,0 +1,70 @@
+//! What a leg says of itself when no object names it: its place and label in the partition table, its MD superblock, its ledger entry.
+//!
+//! All of it is read from the whole drive, past every cache: the kernel need not have the partition.
+
+use super::super::{FoundFacts, LegRef, Result, SuperLeg};
+use super::direct::{Access, Direct};
+use super::error::Doing;
+use super::gpt::LEG_TYPE;
+use super::{RealHost, bits, disk, superblock, sysfs};
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// The superblock of the partition that begins at byte `at` of a drive, with the kind of its bitmap; what is there instead is said.
+fn member(disk: &Direct, at: u64) -> io::Result<std::result::Result<Option<SuperLeg>, String>> {
+    let bytes = disk.read(at + superblock::OFFSET, superblock::BYTES)?;
+    if let Err(why) = superblock::decode(&bytes) {
+        return Ok(Err(why.to_owned()));
+    }
+    let Some(mut found) = superblock::member(&bytes) else { return Ok(Ok(None)) };
+    if let Some(bitmap) = superblock::bitmap_at(&bytes) {
+        found.bitmap = bits::kind(&disk.read(at + bitmap, 4096)?);
+    }
+    Ok(Ok(Some(found)))
+}
+
+impl RealHost {
+    pub(super) fn found_leg(&self, leg: &LegRef) -> Result<Option<FoundFacts>> {
+        let action = || format!("read leg {} of drive {}", leg.uuid, leg.drive);
+        let drive = self.drive(&leg.drive)?;
+        let Some((_, entry)) = drive.table()?.find(leg.uuid).filter(|(_, e)| e.kind == LEG_TYPE) else {
+            return Ok(None);
+        };
+        let (first_byte, size) = (entry.first * drive.sector, entry.sectors() * drive.sector);
+        let kernel = disk::KernelView::of(&self.config.sys, &self.config.dev, &drive.name)?;
+        let device = kernel.device_at(&entry, drive.sector).map(Path::to_owned);
+        // A ledger that is gone or damaged is no error here: it is what there is to say of the leg.
+        let ledger = self.ledger(&drive).ok();
+        let found = ledger.as_ref().and_then(|l| l.get(leg.uuid).cloned());
+        let disk = disk::open(&drive.path, Access::Read)?;
+        Ok(Some(FoundFacts {
+            first_byte,
+            size,
+            superblock: member(&disk, first_byte).doing(action)?,
+            ledger_lost: found.is_none() && ledger.is_none_or(|l| l.lost),
+            ledger: found,
+            exports: self.exports_over(device.as_deref())?,
+            device,
+            label: entry.name,
+        }))
+    }
+
+    /// Every subsystem of nvmet that opens a device, ours or not.
+    fn exports_over(&self, device: Option<&Path>) -> Result<Vec<String>> {
+        let Some(device) = device else { return Ok(vec![]) };
+        let subsystems = self.nvmet("subsystems");
+        let mut over = vec![];
+        for nqn in sysfs::names(&subsystems)? {
+            for namespace in sysfs::names(subsystems.join(&nqn).join("namespaces"))? {
+                let file = subsystems.join(&nqn).join("namespaces").join(namespace).join("device_path");
+                let path = sysfs::read(file)?.map(PathBuf::from);
+                // Another name of the same node opens the same device.
+                let same = |path: &PathBuf| path == device || std::fs::canonicalize(path).is_ok_and(|p| p == device);
+                if path.as_ref().is_some_and(same) {
+                    over.push(nqn.clone());
+                }
+            }
+        }
+        Ok(over)
+    }
+}
