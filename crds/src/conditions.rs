@@ -111,6 +111,8 @@ pub const REASON_KERNEL_SUPPORTS: &str = "KernelSupports";
 pub const REASON_ALREADY_STRIPED: &str = "AlreadyStriped";
 /// A leg's node has no `MeshNode` any more: it is gone for good.
 pub const REASON_NODE_DELETED: &str = "NodeDeleted";
+/// The volume takes over legs that were found on drives, and waits until `meshstor rebuild-objects` has written its record.
+pub const REASON_ADOPTING: &str = "Adopting";
 /// Somebody asked for it.
 pub const REASON_ASKED: &str = "Asked";
 /// An array that MeshStor did not assemble holds a leg.

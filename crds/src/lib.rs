@@ -12,9 +12,11 @@
 pub mod capability;
 pub mod conditions;
 pub mod geometry;
+pub mod identity;
 pub mod naming;
 pub mod quantity;
 
+mod adoption;
 mod attachment;
 mod bounds;
 mod drain;
@@ -24,6 +26,7 @@ mod quarantine;
 mod replica;
 mod volume;
 
+pub use adoption::*;
 pub use attachment::*;
 pub use drain::*;
 pub use geometry::Geometry;

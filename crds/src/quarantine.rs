@@ -100,6 +100,14 @@ pub struct FoundLeg {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 384), inner(range(min = 0)))]
     pub active_slots: Vec<i64>,
+    /// Its number among the devices of its array. A device that is added may get that of one that has left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub number: Option<i64>,
+    /// The slot of each device of its array, by number, when this superblock was last written; -1 for one that had none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 384), inner(range(min = -1)))]
+    pub roles: Vec<i64>,
     /// It was being filled: it does not have everything.
     #[serde(default)]
     pub rebuilding: bool,

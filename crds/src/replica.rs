@@ -36,13 +36,15 @@ use crate::Transport;
 #[serde(rename_all = "camelCase")]
 #[x_kube(cel)]
 #[x_kube(validation = Rule::new("(has(self.replaces) ? self.replaces : '') == (has(oldSelf.replaces) ? oldSelf.replaces : '')").message("spec.replaces: never changes; the operator makes another leg instead"))]
+#[x_kube(validation = Rule::new("(has(self.arrayUuid) ? self.arrayUuid : '') == (has(oldSelf.arrayUuid) ? oldSelf.arrayUuid : '')").message("spec.arrayUuid: never changes; the operator makes another leg instead"))]
+#[x_kube(validation = Rule::new("(has(self.partitionUuid) ? self.partitionUuid : '') == (has(oldSelf.partitionUuid) ? oldSelf.partitionUuid : '')").message("spec.partitionUuid: never changes; the operator makes another leg instead"))]
 #[x_kube(validation = Rule::new("!has(self.grant) || self.grant.epoch == self.epoch").message("spec.grant.epoch: must equal spec.epoch; a grant is for the newest epoch only"))]
 pub struct MeshReplicaSpec {
     /// Name of the volume. It never changes.
     #[schemars(length(min = 1, max = 63))]
     #[x_kube(validation = Rule::new("self == oldSelf").message("spec.volume: never changes; the operator makes another leg instead"))]
     pub volume: String,
-    /// UID of the volume, from which the partition's and the array's UUIDs are derived. It never changes.
+    /// UID of the volume, from which the partition's and the array's UUIDs are derived where they are not said. It never changes.
     #[schemars(length(min = 1, max = 64))]
     #[x_kube(validation = Rule::new("self == oldSelf").message("spec.volumeUid: never changes; the operator makes another leg instead"))]
     pub volume_uid: String,
@@ -92,6 +94,17 @@ pub struct MeshReplicaSpec {
     /// or whoever empties a node, says so; taken back before the other leg is in sync, it stays.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub replace: bool,
+    /// UUID of the volume's array, where the volume took it over; else it is derived from `volumeUid`. It never changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 36, max = 36))]
+    #[x_kube(validation = Rule::new("self.matches('^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$')").message("spec.arrayUuid: must be a UUID in lower case"))]
+    pub array_uuid: Option<String>,
+    /// UUID of the partition that the leg took over; else it is derived from `volumeUid` and the leg's name. A leg with one is
+    /// never made, never zeroed, and never wiped without a record that says so. It never changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 36, max = 36))]
+    #[x_kube(validation = Rule::new("self.matches('^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$')").message("spec.partitionUuid: must be a UUID in lower case"))]
+    pub partition_uuid: Option<String>,
 }
 
 fn io_queues() -> i32 {

@@ -5,7 +5,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Bitmap, Transport};
+use crate::{Adoption, Bitmap, Transport};
 
 /// A replicated block volume: `replicaCount` copies, each on other nodes, assembled by the kernel into one MD array
 /// on the node where it is attached.
@@ -37,6 +37,8 @@ use crate::{Bitmap, Transport};
     .message("spec.capacity: xfs needs at least 512Mi; ask for more, or set spec.filesystem to ext4 or none"))]
 #[x_kube(validation = Rule::new("(has(self.bitmap) ? self.bitmap : '') == (has(oldSelf.bitmap) ? oldSelf.bitmap : '')")
     .message("spec.bitmap: never changes; make a new volume and copy the data"))]
+#[x_kube(validation = Rule::new("has(self.adopts) == has(oldSelf.adopts) && (!has(self.adopts) || self.adopts == oldSelf.adopts)")
+    .message("spec.adopts: is said when the volume is made, and never changes"))]
 pub struct MeshVolumeSpec {
     /// Usable size as a Kubernetes quantity, a whole number of MiB of at least 64Mi (512Mi for xfs). It may only grow.
     #[schemars(length(min = 1, max = 32))]
@@ -76,6 +78,10 @@ pub struct MeshVolumeSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub preferred_node: Option<String>,
+    /// The legs that the volume takes over instead of having new ones made: those of an array that was found on the drives
+    /// after its objects were lost. `meshstor rebuild-objects` says it, and writes the record; it never changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adopts: Option<Adoption>,
 }
 
 fn one() -> i32 {

@@ -1,22 +1,6 @@
-//! Identities that the daemons derive: partition and array UUIDs, and what an export's NQN says.
+//! What an export's NQN says.
 
 use meshstor_crds::naming;
-use uuid::Uuid;
-
-/// GPT partition UUID of the leg `replica` of the volume with `volume_uid`.
-pub fn partition(volume_uid: &str, replica: &str) -> Uuid {
-    Uuid::new_v5(&namespace(volume_uid), format!("leg/{replica}").as_bytes())
-}
-
-/// UUID of the MD array of the volume with `volume_uid`.
-pub fn array(volume_uid: &str) -> Uuid {
-    Uuid::new_v5(&namespace(volume_uid), b"array")
-}
-
-/// The UIDs of Kubernetes are UUIDs; anything else is hashed into one.
-fn namespace(volume_uid: &str) -> Uuid {
-    Uuid::parse_str(volume_uid).unwrap_or_else(|_| Uuid::new_v5(&Uuid::NAMESPACE_OID, volume_uid.as_bytes()))
-}
 
 /// What a subsystem NQN of ours says.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -269,7 +269,7 @@ impl Sim<'_> {
         }
         let member = good[self.rng.usize(0..good.len())];
         let Some(leg) = self.fabric.member_leg(node, self.array, &member.name) else { return };
-        let name = term.in_sync.iter().find(|l| meshstor_node_daemon::ids::partition(&self.uid, l) == leg);
+        let name = term.in_sync.iter().find(|l| meshstor_crds::identity::derived_partition(&self.uid, l) == leg);
         self.oracle.errored = name.cloned();
         self.fabric.fail_member(node, self.array, &member.name);
         self.count("drive error");

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use kube::Resource as _;
+use meshstor_crds::identity;
 use meshstor_crds::{MeshAttachment, MeshReplica, Term, TermPhase, conditions};
 use meshstor_node_daemon::host::fake::FakeFabric;
 use meshstor_node_daemon::host::fake::io::{BLOCKS, IoEvent};
-use meshstor_node_daemon::ids;
 use uuid::Uuid;
 
 use crate::api::State;
@@ -134,7 +134,7 @@ impl Oracle {
     fn learn(&mut self, state: &State, uid: &str) {
         for leg in state.replicas.objects.values() {
             let name = leg.metadata.name.clone().unwrap_or_default();
-            let partition = || (leg.spec.node.clone(), ids::partition(uid, &name));
+            let partition = || (leg.spec.node.clone(), identity::derived_partition(uid, &name));
             self.legs.entry(name.clone()).or_insert_with(partition);
         }
     }

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kube::Resource as _;
+use meshstor_crds::identity;
 use meshstor_crds::{MeshAttachment, MeshVolume, Term};
 use meshstor_node_daemon::host::Host as _;
 use meshstor_node_daemon::host::crash::CrashPoint;
 use meshstor_node_daemon::host::fake::io::{BLOCKS, Quirks};
 use meshstor_node_daemon::host::fake::{FakeFabric, FakeHost};
-use meshstor_node_daemon::ids;
 use tokio::runtime::Runtime;
 use uuid::Uuid;
 
@@ -84,7 +84,7 @@ impl<'r> Sim<'r> {
             oracle: Oracle::default(),
             options,
             down: BTreeSet::new(),
-            array: ids::array(&uid),
+            array: identity::derived_array(&uid),
             uid,
             counts: BTreeMap::new(),
             started: 0,

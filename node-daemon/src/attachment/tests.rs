@@ -46,6 +46,8 @@ pub(super) fn replica(slot: i32, node: &str) -> MeshReplica {
         io_queues: 2,
         replaces: None,
         replace: false,
+        array_uuid: None,
+        partition_uuid: None,
     };
     let mut replica = MeshReplica::new(&naming::leg("v", slot), spec);
     replica.metadata.uid = Some(format!("uid-{slot}"));

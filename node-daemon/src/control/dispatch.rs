@@ -11,7 +11,7 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::{WatchStreamExt as _, reflector, watcher};
 use kube::{Api, Client, Resource};
-use meshstor_crds::{MeshAttachment, MeshReplica, MeshVolume, WATCH_SECONDS};
+use meshstor_crds::{MeshAttachment, MeshReplica, MeshVolume, WATCH_SECONDS, identity};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::{JoinError, JoinSet};
 
@@ -24,7 +24,7 @@ use super::observe::volume_uid;
 use super::stray::strays;
 use crate::events::News;
 use crate::host::{ArrayFacts, ConnectionFacts, Host, HostError, LegRef};
-use crate::ids::{self, Nqn};
+use crate::ids::Nqn;
 
 /// An object of a watch that changed.
 #[derive(Debug)]
@@ -239,7 +239,7 @@ impl Dispatch {
         for attachment in self.ctx.cluster.attachments() {
             let name = attachment.metadata.name.clone().unwrap_or_default();
             let legs = self.ctx.cluster.replicas_of(&name);
-            let uuid = volume_uid(&attachment, &legs).map(|u| ids::array(&u));
+            let uuid = volume_uid(&attachment, &legs).map(|u| identity::array(&u, legs.iter().map(Arc::as_ref)));
             let uids: HashSet<_> = legs.iter().filter_map(|l| l.metadata.uid.as_deref()).collect();
             let connected = |nqn: &str| Nqn::parse(nqn).is_some_and(|n| uids.contains(n.leg_uid));
             if unseen || arrays.iter().any(|a| Some(a.uuid) == uuid) || connections.iter().any(|c| connected(&c.nqn)) {

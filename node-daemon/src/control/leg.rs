@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use kube::ResourceExt as _;
-use meshstor_crds::{MeshReplica, MeshReplicaStatus, REPLICA_FINALIZER, naming};
+use meshstor_crds::{MeshReplica, MeshReplicaStatus, REPLICA_FINALIZER, identity, naming};
 use tokio::sync::oneshot;
 
 use super::context::{Again, Context, Turn, newest};
@@ -14,7 +14,6 @@ use super::error::{ClusterError, TurnError, reason};
 use super::interest::{Key, kernel_name};
 use crate::attachment::{disowned, failing, held};
 use crate::host::{Host, HostError, LegFacts, LegRef};
-use crate::ids;
 use crate::leg::{self, LegStep, Memory, Record, View};
 
 /// Serves one leg of this node.
@@ -253,6 +252,5 @@ fn names(replica: &MeshReplica, facts: &LegFacts) -> Option<BTreeSet<String>> {
 
 /// The leg as the host knows it.
 pub fn reference(replica: &MeshReplica) -> LegRef {
-    let name = replica.metadata.name.as_deref().unwrap_or_default();
-    LegRef { drive: replica.spec.drive.clone(), uuid: ids::partition(&replica.spec.volume_uid, name) }
+    LegRef { drive: replica.spec.drive.clone(), uuid: identity::partition(replica) }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use meshstor_crds::{Filesystem, MeshAttachment, MeshReplica, MeshVolume};
+use meshstor_crds::{Filesystem, MeshAttachment, MeshReplica, MeshVolume, identity};
 use uuid::Uuid;
 
 use super::context::Context;
@@ -12,7 +12,7 @@ use super::error::TurnError;
 use super::leg::reference;
 use crate::attachment::{Leg, Params};
 use crate::host::{ArrayFacts, ConnectionFacts, ControllerState, LegFacts, Traffic};
-use crate::ids::{self, Nqn};
+use crate::ids::Nqn;
 
 /// One look.
 pub struct Seen {
@@ -52,7 +52,7 @@ pub async fn look(ctx: &Context, attachment: &MeshAttachment) -> Result<Seen, Tu
     let uid = volume_uid(attachment, &replicas);
     let replicas: Vec<_> = replicas.into_iter().filter(|r| uid.as_deref() == Some(&r.spec.volume_uid)).collect();
     let volume = ctx.cluster.volume(&name).filter(|v| v.metadata.uid == uid);
-    let uuid = uid.as_deref().map(ids::array);
+    let uuid = uid.as_deref().map(|uid| identity::array(uid, replicas.iter().map(Arc::as_ref)));
     let local: Vec<_> = replicas.iter().filter(|r| r.spec.node == ctx.node).map(|r| reference(r)).collect();
     let uids: BTreeSet<String> = replicas.iter().filter_map(|r| r.metadata.uid.clone()).collect();
     let (array, traffic, connections, facts) = ctx

@@ -615,7 +615,8 @@ fn testimony(bench: &Bench<'_>) -> Check {
         let what = (found.level, found.slots, found.near_copies, found.slot, found.bitmap);
         must(what == (1, 2, None, Some(slot), Some(Bitmap::Internal)), &format!("it says {found:?}"))?;
         must(found.uuid == spec.uuid && found.name == "meshstor:conformance", &format!("it is of {found:?}"))?;
-        let whole = found.clean && !found.rebuilding && found.active_slots == [0, 1];
+        let members = found.roles == [Some(0), Some(1)] && found.number == slot;
+        let whole = members && found.clean && !found.rebuilding && found.active_slots == [0, 1];
         must(whole && found.component == spec.size, &format!("it says {found:?}"))?;
         bench.drop_leg(leg)?;
     }

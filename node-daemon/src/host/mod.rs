@@ -380,6 +380,10 @@ pub struct SuperLeg {
     pub slot: Option<u32>,
     /// Slots that had a member which was not failed, in order.
     pub active_slots: Vec<u32>,
+    /// Its number among the devices of the array.
+    pub number: u32,
+    /// The slot of each device by number; those behind the last that has one are left out.
+    pub roles: Vec<Option<u32>>,
     /// It was being filled.
     pub rebuilding: bool,
     /// Event counter.

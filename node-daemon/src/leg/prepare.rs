@@ -21,7 +21,7 @@ pub(super) fn step(view: &View<'_>) -> Option<LegStep> {
     Some(LegStep::Zero { then: LedgerEntry { blank: true, zeroed: true, ..old } })
 }
 
-/// Whether the leg was ever prepared: then its bytes may be a volume's.
+/// Whether the leg was ever prepared, or taken over from an earlier volume: then its bytes may be a volume's.
 fn used(view: &View<'_>) -> bool {
     let status = view.status();
     status.partition.is_some()
@@ -29,6 +29,7 @@ fn used(view: &View<'_>) -> bool {
         || status.revoked_below.is_some()
         || status.spent_grant.is_some()
         || view.spec().epoch > 0
+        || view.spec().partition_uuid.is_some()
 }
 
 fn partition(view: &View<'_>) -> LegStep {

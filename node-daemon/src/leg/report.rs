@@ -1,12 +1,12 @@
 //! What a leg's status says.
 
 use meshstor_crds::conditions::{self as c, Want};
+use meshstor_crds::identity;
 use meshstor_crds::{Export, LegPartition, MeshReplica, MeshReplicaStatus, TRUST_DRIVE, Time};
 
 use super::service::{Service, confirmed, service, stranger};
 use super::{LegStep, View};
 use crate::host::ExportFacts;
-use crate::ids;
 
 /// Writes the status where it changed.
 pub(super) fn step(view: &View<'_>) -> LegStep {
@@ -63,7 +63,7 @@ fn observed(view: &View<'_>) -> MeshReplicaStatus {
     let (Some(partition), Some(ledger)) = (&view.facts.partition, &view.facts.ledger) else { return status };
     status.zeroed_percent = Some(100);
     status.partition = Some(LegPartition {
-        uuid: ids::partition(&view.spec().volume_uid, view.name()).to_string(),
+        uuid: identity::partition(view.replica).to_string(),
         first_byte: i64::try_from(partition.first_byte).unwrap_or(i64::MAX),
         size_bytes: i64::try_from(partition.size).unwrap_or(i64::MAX),
         blank: ledger.blank,

@@ -55,6 +55,8 @@ impl Bed {
             io_queues: 2,
             replaces: None,
             replace: false,
+            array_uuid: None,
+            partition_uuid: None,
         };
         let mut replica = MeshReplica::new("v-0", spec);
         replica.metadata.uid = Some("uid".to_owned());
@@ -137,6 +139,29 @@ fn what_may_hold_data_is_never_made_anew_or_zeroed() {
     let LegStep::WriteLedger { entry, .. } = bed.grant(7, "x").plan() else { panic!() };
     assert!(entry.zeroed && !entry.blank);
     assert_eq!(entry.spent_grant, 7, "every grant so far counts as spent");
+}
+
+#[test]
+fn what_was_taken_over_is_never_made_zeroed_or_wiped_for_want_of_a_record() {
+    // I1: a volume that was rebuilt from its drives has its only copy in partitions that no object of its own ever made.
+    let taken = |change: fn(&mut Bed)| {
+        let mut bed = fresh(Bed::new());
+        bed.replica.spec.partition_uuid = Some("0b0e8f34-0000-4000-8000-0000000000bb".to_owned());
+        bed.facts = Bed::new().facts;
+        change(&mut bed);
+        bed
+    };
+    let gone = taken(|b| b.facts = LegFacts::default());
+    assert!(conditions::is_true(&gone.reported().conditions, conditions::STALLED));
+    let untold = taken(|b| b.facts.ledger = None);
+    assert_eq!(untold.plan(), LegStep::ReadRecord);
+    let reported = taken(|_| {}).reported().partition.unwrap();
+    assert_eq!((reported.uuid.as_str(), reported.blank), ("0b0e8f34-0000-4000-8000-0000000000bb", false));
+    let mut deleted = taken(|b| b.replica.metadata.deletion_timestamp = Some(Time(jiff::Timestamp::UNIX_EPOCH)));
+    deleted.record = Record::Absent;
+    assert!(matches!(deleted.plan(), LegStep::Report(_)), "nobody has said that it may be wiped");
+    deleted.record = term(TermPhase::Running, &["v-0"]);
+    assert_eq!(deleted.plan(), LegStep::DeletePartition);
 }
 
 #[test]

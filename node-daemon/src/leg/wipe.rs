@@ -15,14 +15,15 @@ pub(super) fn step(view: &View<'_>) -> Option<LegStep> {
     if *view.record == Record::Unread {
         return Some(LegStep::ReadRecord);
     }
-    allowed(view.record, view.name()).then(|| remove(view))
+    allowed(view.record, view.name(), view.spec().partition_uuid.is_some()).then(|| remove(view))
 }
 
-/// Whether the record lets this leg be wiped (rule 8).
-pub(super) fn allowed(record: &Record, leg: &str) -> bool {
+/// Whether the record lets this leg be wiped (rule 8). Where there is no record nothing was ever granted, and a leg that the volume made
+/// holds nothing; one that it took over holds what an earlier volume wrote.
+pub(super) fn allowed(record: &Record, leg: &str, adopted: bool) -> bool {
     match record {
         Record::Unread => false,
-        Record::Absent => true,
+        Record::Absent => !adopted,
         Record::Present(term) => term.phase == TermPhase::Retired || term.retired.iter().any(|l| l == leg),
     }
 }

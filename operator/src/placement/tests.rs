@@ -67,6 +67,8 @@ fn leg(name: &str, slot: i32, node: &str, drive: &str, size: u64) -> MeshReplica
         io_queues: 2,
         replaces: None,
         replace: false,
+        array_uuid: None,
+        partition_uuid: None,
     };
     MeshReplica::new(name, spec)
 }

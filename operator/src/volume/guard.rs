@@ -35,7 +35,8 @@ pub fn check(world: &World, action: &Action) -> Verdict {
         Action::RemoveFinalizer => remove_finalizer(world),
         Action::CreateReplica { leg, spec } => create(world, leg, spec),
         Action::CreateAttachment => {
-            must(world.attachment.is_none() && !world.record_lost(), "I2", "a record is begun once for a volume")
+            let begun = world.attachment.is_some() || world.record_lost() || world.volume.spec.adopts.is_some();
+            must(!begun, "I2", "a record is begun once for a volume, and by a person where the volume takes legs over")
         }
         Action::WriteTerm(new) => term(world, new),
         Action::SetReplicaEpoch { leg, epoch } => with(world, leg, |leg| tell(world, leg, *epoch)),
@@ -62,6 +63,11 @@ fn create(world: &World, name: &str, spec: &MeshReplicaSpec) -> Verdict {
     match &spec.replaces {
         None => {
             must(world.attachment.is_none(), "I6", "legs that replace nobody are made before the attachment only")?;
+            must(
+                world.volume.spec.adopts.is_none(),
+                "I6",
+                "a volume that takes legs over has none made in their stead",
+            )?;
             must(world.legs.iter().all(|leg| leg.spec.slot != spec.slot), "I1", "one leg a slot")
         }
         Some(old) => {
@@ -128,6 +134,7 @@ fn first(world: &World, new: &Term) -> Verdict {
     let fresh = world.legs.iter().all(|leg| blank(leg) && leg.spec.epoch == 0 && leg.spec.grant.is_none());
     must(world.attachment.is_some() && new.epoch == 1, "I2", "the first epoch is 1")?;
     must(new.phase == TermPhase::Revoking, "rule 2", "an epoch begins by revoking")?;
+    must(world.volume.spec.adopts.is_none(), "I6", "the first record of a volume that takes legs over is a person's")?;
     must(!new.in_sync.is_empty() && all && fresh, "I6", "the first epoch starts from all legs, each proved blank")?;
     must(Geometry::of_legs(&world.legs).is_ok(), "I1", "every mirror set is whole and spans nodes")
 }

@@ -34,6 +34,44 @@ fn refused(world: &World, action: &Action, invariant: &str) {
     assert_eq!(broken.invariant, invariant, "{action}: {broken}");
 }
 
+/// I6: for a volume that takes legs over the operator makes no legs, no record and no first epoch; a person's command does.
+#[test]
+fn a_volume_that_takes_legs_over_is_begun_by_a_person() {
+    use super::{placing, plan, terms, validate};
+    let mut world = detached();
+    let adopts = serde_json::json!({
+        "arrayUuid": "0b0e8f34-0000-4000-8000-0000000000aa", "epoch": 7,
+        "legs": [{"name": "v-0", "slot": 0, "node": "n1", "drive": "d", "inSync": true}],
+    });
+    world.volume.spec.adopts = serde_json::from_value(adopts).unwrap();
+    world.attachment.as_mut().unwrap().spec.node = Some("n1".into());
+    assert_eq!(terms::first(&world), None);
+    let mut begun = detached();
+    begun.attachment.as_mut().unwrap().spec.node = Some("n1".into());
+    let first = terms::first(&begun).unwrap();
+    refused(&world, &write(first), "I6");
+    let stalled = |world: &World| {
+        let settled = validate::validate(world);
+        let plan = plan::plan(world, &settled);
+        assert!(plan.actions.is_empty(), "{:?}", plan.actions);
+        plan.blocked.unwrap().reason
+    };
+    assert_eq!(stalled(&world), meshstor_crds::conditions::REASON_ADOPTING);
+    world.attachment = None;
+    assert_eq!(stalled(&world), meshstor_crds::conditions::REASON_ADOPTING);
+    refused(&world, &Action::CreateAttachment, "I2");
+    let spec = Box::new(leg(0, "n3").spec);
+    world.legs.clear();
+    refused(&world, &Action::CreateReplica { leg: "v-0".into(), spec }, "I6");
+    // Its heirs are of the array that was taken over.
+    world.volume.status = None;
+    let settled = validate::validate(&world).unwrap();
+    let spot = crate::placement::Spot { slot: 0, mirror_set: 0, node: "n3".into(), drive: "d".into() };
+    let heir = placing::leg_spec(&world, &settled, spot);
+    assert_eq!(heir.array_uuid.as_deref(), Some("0b0e8f34-0000-4000-8000-0000000000aa"));
+    assert_eq!(heir.partition_uuid, None);
+}
+
 #[test]
 fn an_epoch_follows_only_one_that_is_over() {
     let world = attached();

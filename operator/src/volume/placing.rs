@@ -41,8 +41,19 @@ fn hindrance(world: &World) -> Option<Refusal> {
     }
     match world.foreign_legs.first() {
         Some(leg) => conflict(format!("MeshReplica {leg} is of an earlier volume of this name; it must go first")),
-        None => None,
+        None => unadopted(world),
     }
+}
+
+/// A volume that takes legs over has none made, and its record is begun by a person's command: nobody else may say which legs hold
+/// what was written.
+pub fn unadopted(world: &World) -> Option<Refusal> {
+    let name = world.name();
+    let message = format!(
+        "the volume takes over the legs that spec.adopts names, and has no record yet: run `meshstor rebuild-objects --volume {name} --apply`"
+    );
+    let waits = world.volume.spec.adopts.is_some() && world.term().is_none() && !world.deleting();
+    waits.then(|| Refusal::new(conditions::REASON_ADOPTING, message))
 }
 
 /// An epoch is never used again, so a record that was deleted by hand cannot be begun anew.
@@ -115,6 +126,8 @@ pub fn leg_spec(world: &World, settled: &Settled, spot: Spot) -> MeshReplicaSpec
         io_queues: settled.resolved.io_queues,
         replaces: None,
         replace: false,
+        array_uuid: world.volume.spec.adopts.as_ref().map(|adopts| adopts.array_uuid.clone()),
+        partition_uuid: None,
     }
 }
 

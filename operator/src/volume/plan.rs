@@ -27,6 +27,9 @@ fn serve(world: &World, settled: &Result<Settled, Refusal>) -> Plan {
     if world.record_lost() {
         return Plan::blocked(placing::lost_record());
     }
+    if let Some(refusal) = placing::unadopted(world) {
+        return Plan::blocked(refusal);
+    }
     if let Some(term) = terms::first(world).or_else(|| terms::next(world)) {
         return Plan::of(vec![Action::WriteTerm(Box::new(term))]);
     }

@@ -12,7 +12,8 @@ use std::time::Duration;
 pub fn first(world: &World) -> Option<Term> {
     let node = world.wanted().filter(|node| world.willing(node))?;
     // A volume that goes is never begun: a record that nobody retires would keep it for ever.
-    if world.deleting() || world.term().is_some() || world.legs.is_empty() || !world.legs.iter().all(blank) {
+    let begun = world.term().is_some() || world.volume.spec.adopts.is_some();
+    if world.deleting() || begun || world.legs.is_empty() || !world.legs.iter().all(blank) {
         return None;
     }
     Some(Term {

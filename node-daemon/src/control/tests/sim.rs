@@ -19,7 +19,6 @@ use crate::control::surroundings::Process;
 use crate::host::crash::{CrashHost, CrashPoint};
 use crate::host::fake::{FakeFabric, FakeHost, Write};
 use crate::host::{Host, LegRef};
-use crate::ids;
 use crate::wake::FakeWakeups;
 
 pub const VOLUME: &str = "v";
@@ -49,6 +48,7 @@ fn volume() -> MeshVolume {
         policy: None,
         bitmap: None,
         preferred_node: None,
+        adopts: None,
     };
     let mut volume = MeshVolume::new(VOLUME, spec);
     volume.metadata.uid = Some(UID.to_owned());
@@ -80,6 +80,8 @@ pub fn replica(slot: i32, node: &str) -> MeshReplica {
         io_queues: 2,
         replaces: None,
         replace: false,
+        array_uuid: None,
+        partition_uuid: None,
     };
     let mut replica = MeshReplica::new(&naming::leg(VOLUME, slot), spec);
     replica.metadata.uid = Some(format!("leg-uid-{slot}"));
@@ -251,7 +253,7 @@ impl Sim {
         let acked = self.fabric.acked(array());
         for leg in &term.in_sync {
             let node = ["a", "b", "c"].into_iter().find(|node| leg_of(node) == *leg).unwrap();
-            let stamp = self.fabric.stamp(node, ids::partition(UID, leg));
+            let stamp = self.fabric.stamp(node, meshstor_crds::identity::derived_partition(UID, leg));
             assert!(stamp.is_some_and(|s| s >= acked), "I1: {leg} of S lacks writes: {stamp:?} of {acked}");
         }
     }
@@ -317,9 +319,12 @@ pub fn leg_of(node: &str) -> String {
 }
 
 pub fn array() -> Uuid {
-    ids::array(UID)
+    meshstor_crds::identity::derived_array(UID)
 }
 
 pub fn leg_ref(slot: i32, node: &str) -> LegRef {
-    LegRef { drive: format!("{node}-drive"), uuid: ids::partition(UID, &naming::leg(VOLUME, slot)) }
+    LegRef {
+        drive: format!("{node}-drive"),
+        uuid: meshstor_crds::identity::derived_partition(UID, &naming::leg(VOLUME, slot)),
+    }
 }

@@ -239,6 +239,9 @@ impl World {
                     near_copies: striped.then_some(near),
                     slot: Some(bytes.slot),
                     active_slots: active.iter().copied().collect(),
+                    // A device of its own number for each slot: nobody takes one over here.
+                    number: bytes.slot,
+                    roles: (0..spec.geometry.slots()).map(|slot| active.contains(&slot).then_some(slot)).collect(),
                     rebuilding: !member.in_sync,
                     events: 0,
                     component: spec.size,

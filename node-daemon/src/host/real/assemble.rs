@@ -4,10 +4,11 @@ use super::super::{ArrayFacts, ArrayMember, ArraySpec, Result};
 use super::command::Tool;
 use super::direct::{Access, Direct};
 use super::error::{Doing, busy, conflict, failed, unless_gone};
-use super::md::{HOMEHOST, is_gone, read_superblock};
+use super::md::{is_gone, read_superblock};
 use super::mdstate::{self, ArrayState};
 use super::{RealHost, superblock, sysfs};
 use meshstor_crds::geometry::CHUNK;
+use meshstor_crds::naming::{self, HOMEHOST};
 use meshstor_crds::{Bitmap, Geometry};
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
@@ -21,17 +22,6 @@ const FIRST_NUMBER: u32 = 100;
 const DATA_OFFSET: &str = "4M";
 /// How long the kernel may take to let go of something.
 const PATIENCE: Duration = Duration::from_secs(5);
-
-/// The part of the metadata name after the colon: the field holds 32 bytes with `meshstor:` and a zero. Pure.
-fn metadata_name(volume: &str) -> String {
-    match volume.len() {
-        0..=22 => volume.to_owned(),
-        _ => {
-            let head: String = volume.chars().take(13).collect();
-            format!("{head}-{:08x}", crc32fast::hash(volume.as_bytes()))
-        }
-    }
-}
 
 impl RealHost {
     pub(super) fn new_array(&self, spec: &ArraySpec) -> Result<()> {
@@ -56,7 +46,7 @@ impl RealHost {
             .arg(format!("--data-offset={DATA_OFFSET}"))
             .arg(format!("--size={}", spec.size / 1024))
             .arg(format!("--homehost={HOMEHOST}"))
-            .arg(format!("--name={}", metadata_name(&spec.name)))
+            .arg(format!("--name={}", naming::array_name(&spec.name)))
             .arg(format!("--uuid={}", mdadm_uuid(spec.uuid)))
             .arg(format!("--raid-devices={}", geometry.slots()));
         if let Some(chunk) = bitmap_chunk(spec) {
@@ -408,20 +398,10 @@ fn mdadm_uuid(uuid: Uuid) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
 
     #[test]
     fn a_uuid_as_mdadm_writes_it() {
         let uuid = Uuid::parse_str("00112233-4455-6677-8899-aabbccddeeff").unwrap();
         assert_eq!(mdadm_uuid(uuid), "00112233:44556677:8899aabb:ccddeeff");
-    }
-
-    proptest! {
-        #[test]
-        fn a_metadata_name_fits_its_field(volume in "[a-z][a-z0-9-]{0,62}") {
-            let name = metadata_name(&volume);
-            prop_assert!(HOMEHOST.len() + 1 + name.len() < 32);
-            prop_assert!(volume.len() > 22 || name == volume);
-        }
     }
 }

@@ -12,12 +12,10 @@ use super::error::{Doing, failed};
 use super::mdstate::ArrayState;
 use super::superblock::{self, Superblock};
 use super::{RealHost, mdstate, sysfs};
+use meshstor_crds::naming::HOMEHOST;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use uuid::Uuid;
-
-/// The part of a metadata name before the colon.
-pub(super) const HOMEHOST: &str = "meshstor";
 
 /// `metadata_version` of arrays of ours.
 const METADATA: &str = "1.2";

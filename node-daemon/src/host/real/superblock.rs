@@ -16,8 +16,9 @@ const CHECKSUM: usize = 0xd8;
 const LOGICAL_BLOCK_SIZE: usize = 0xe0;
 /// `MD_FEATURE_BITMAP_OFFSET`.
 const FEATURE_BITMAP: u32 = 1;
-/// `MD_FEATURE_RECOVERY_OFFSET`, `_REPLACEMENT`, `_RECOVERY_BITMAP`: the device is being filled.
-const FILLING: u32 = 1 << 1 | 1 << 4 | 1 << 7;
+/// `MD_FEATURE_RECOVERY_OFFSET`, `_RECOVERY_BITMAP`: the device is being filled. One with `_REPLACEMENT` alone has everything: MD has
+/// failed the member whose place it takes, and writes may be on this one alone.
+const FILLING: u32 = 1 << 1 | 1 << 7;
 /// Numbers from here on are no slots (`MD_DISK_ROLE_MAX`).
 const ROLES: u16 = 0xff00;
 
@@ -80,7 +81,9 @@ pub(super) fn member(bytes: &[u8]) -> Option<SuperLeg> {
     let (features, level, layout) = (u32_at(bytes, 8)?, u32_at(bytes, 72)?, u32_at(bytes, 76)?);
     let most = usize::try_from(u32_at(bytes, 220)?).ok()?;
     let roles = bytes.get(FIXED..FIXED + 2 * most)?.chunks_exact(2).map(|r| u16::from_le_bytes([r[0], r[1]]));
-    let active: BTreeSet<u32> = roles.filter(|role| *role < ROLES).map(u32::from).collect();
+    let mut roles: Vec<Option<u32>> = roles.map(|role| (role < ROLES).then_some(u32::from(role))).collect();
+    let active: BTreeSet<u32> = roles.iter().copied().flatten().collect();
+    roles.truncate(roles.iter().rposition(Option::is_some).map_or(0, |last| last + 1));
     let level = i32::from_le_bytes(level.to_le_bytes());
     Some(SuperLeg {
         uuid: sb.uuid,
@@ -90,6 +93,8 @@ pub(super) fn member(bytes: &[u8]) -> Option<SuperLeg> {
         near_copies: (level == 10 && layout >> 8 == 1).then_some(layout & 0xff),
         slot: slot(bytes),
         active_slots: active.into_iter().collect(),
+        number: u32_at(bytes, 160)?,
+        roles,
         rebuilding: features & FILLING != 0,
         events: sb.events,
         component: u64_at(bytes, 80)?.saturating_mul(512),
@@ -221,10 +226,14 @@ mod tests {
             let found = member(&bytes).unwrap();
             let role = roles[own as usize];
             prop_assert_eq!(found.slot, (role < 4).then_some(u32::from(role)));
-            prop_assert_eq!(found.rebuilding, features & 0b1001_0010 != 0);
+            prop_assert_eq!(found.rebuilding, features & 0b1000_0010 != 0);
             prop_assert_eq!((found.level, found.slots, found.events, found.component), (level, 4, 9, size * 512));
             prop_assert_eq!(found.near_copies, (level == 10 && layout & 0x300 == 0x100).then_some(layout & 0xff));
             prop_assert_eq!((found.clean, found.bitmap), (resync == u64::MAX, (features & 1 == 0).then_some(Bitmap::None)));
+            prop_assert_eq!(found.number, own);
+            for (n, role) in roles.iter().enumerate() {
+                prop_assert_eq!(found.roles.get(n).copied().flatten(), (*role < 4).then_some(u32::from(*role)));
+            }
             let active: BTreeSet<u32> = roles.iter().filter(|r| **r < 4).map(|r| u32::from(*r)).collect();
             prop_assert_eq!(found.active_slots, active.into_iter().collect::<Vec<_>>());
         }
