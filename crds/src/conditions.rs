@@ -25,6 +25,8 @@ pub const KERNEL_SUPPORTED: &str = "KernelSupported";
 pub const ASSEMBLY_GUARDED: &str = "AssemblyGuarded";
 /// Every matching drive of a node can be used; those that can are used either way.
 pub const DRIVES_USABLE: &str = "DrivesUsable";
+/// Everything of MeshStor's on a node belongs to an object of the cluster.
+pub const EVERYTHING_OWNED: &str = "EverythingOwned";
 /// A leg's drive fails, by its daemon's or its consumer's word: another leg is to take its place.
 pub const FAILING: &str = "Failing";
 
@@ -117,6 +119,9 @@ pub const REASON_ADOPTING: &str = "Adopting";
 pub const REASON_ASKED: &str = "Asked";
 /// An array that MeshStor did not assemble holds a leg.
 pub const REASON_FOREIGN_ASSEMBLY: &str = "ForeignAssembly";
+
+/// Things of MeshStor's are on a node that no object names. They are kept.
+pub const REASON_QUARANTINED: &str = "Quarantined";
 
 /// Longest message that is written; the API server allows 32768.
 const MESSAGE_MAX: usize = 1024;

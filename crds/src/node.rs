@@ -37,8 +37,9 @@ pub struct MeshNodeSpec {
     pub unschedulable: bool,
     /// Quarantined things that may be erased, by their `id` in `status.quarantine`: a partition with all that is in it, an array (it is
     /// stopped), an export (it is closed), a connection (it is taken down). What is in use, or what an object names, is refused, and its
-    /// item says why. An identity that is not in quarantine does nothing; none is ever used again, so a line that is forgotten here
-    /// harms nothing that comes later.
+    /// item says why. An identity that is not in quarantine does nothing, and a line that was here before the thing was counts only when it is written
+    /// again: one that was forgotten erases nothing. (No identity is ever given to another thing: a partition's is derived from its volume's
+    /// UID and its leg's name, an NQN has its leg's UID, epoch and grant.)
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(min = 1, max = 250)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
@@ -53,7 +54,7 @@ pub struct MeshNodeStatus {
     /// The `metadata.generation` that this status answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// `Ready`, `KernelSupported`, `AssemblyGuarded`, `DrivesUsable`, and while true `Stalled`.
+    /// `Ready`, `KernelSupported`, `AssemblyGuarded`, `DrivesUsable`, `EverythingOwned`, and while true `Stalled`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]

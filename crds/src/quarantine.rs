@@ -52,6 +52,9 @@ pub struct Quarantined {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 512))]
     pub in_use: Option<String>,
+    /// `spec.wipe` named it before it was here: that line does not count until it was taken out and put in again.
+    #[serde(default)]
+    pub wipe_spent: bool,
 }
 
 /// Kinds of things that may be left over.

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::FutureExt as _;
-use meshstor_crds::{MeshAttachment, MeshReplica, MeshVolume, TermPhase};
+use meshstor_crds::{MeshAttachment, MeshNode, MeshReplica, MeshVolume, TermPhase};
 use meshstor_node_daemon::control::cluster::{Answer, Cluster, Notice};
 use meshstor_node_daemon::control::error::ClusterError;
 use meshstor_node_daemon::host::Host;
@@ -99,6 +99,16 @@ impl View {
         async move { answer.await.map(|found| found.map(|o| (*o).clone())).ok_or_else(|| unknown(&name)) }.boxed()
     }
 
+    fn list<K: Kind>(&self) -> Answer<'static, Vec<K>> {
+        if self.point.dead() {
+            return futures::future::ready(Err(unknown("a list"))).boxed();
+        }
+        let answer = self
+            .net
+            .ask(&self.node, |state| K::table(state).objects.values().map(|o| (**o).clone()).collect::<Vec<K>>());
+        async move { answer.await.ok_or_else(|| unknown("a list")) }.boxed()
+    }
+
     /// A write is one effect: the process may die before it is sent or before it is answered.
     fn write<K: Kind>(&self, object: K, status: bool) -> Answer<'static, K> {
         let name = object.meta().name.clone().unwrap_or_default();
@@ -167,6 +177,21 @@ impl Cluster for View {
     fn read_replica(&self, name: String) -> Answer<'_, Option<MeshReplica>> {
         self.read(name)
     }
+    fn list_replicas(&self) -> Answer<'_, Vec<MeshReplica>> {
+        self.list()
+    }
+    fn list_attachments(&self) -> Answer<'_, Vec<MeshAttachment>> {
+        self.list()
+    }
+    fn list_volumes(&self) -> Answer<'_, Vec<MeshVolume>> {
+        self.list()
+    }
+    fn read_node(&self, name: String) -> Answer<'_, Option<MeshNode>> {
+        self.read(name)
+    }
+    fn volumes(&self) -> Vec<Arc<MeshVolume>> {
+        self.cached(|c| c.volumes.values().cloned().collect())
+    }
     fn write_attachment(&self, object: MeshAttachment) -> Answer<'_, MeshAttachment> {
         self.write(object, true)
     }
@@ -178,6 +203,7 @@ impl Cluster for View {
         async move { released.await.map(drop) }.boxed()
     }
     fn notice(&self, _: &MeshAttachment, _: Notice) {}
+    fn notice_node(&self, _: &MeshNode, _: Notice) {}
 }
 
 /// Whoever only looks needs no process.

@@ -148,6 +148,8 @@ impl Daemon {
             override_addresses: Mutex::default(),
             rdma: Mutex::default(),
             stuck: Mutex::default(),
+            quarantine: Mutex::default(),
+            litter: Notify::new(),
             node_changed: Notify::new(),
             gates: Mutex::default(),
         };
@@ -262,7 +264,7 @@ impl Daemon {
         next.status = Some(node::status(
             &old,
             &Ok(facts),
-            &self.ctx.stuck(),
+            &node::Known { stuck: self.ctx.stuck(), quarantine: self.ctx.quarantined() },
             vec![address(&self.node)],
             Some(1),
             &self.ctx.now(),

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use kube::api::PostParams;
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::api::{ListParams, PostParams};
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Api, Client, Resource};
-use meshstor_crds::{MeshAttachment, MeshReplica, MeshVolume};
+use meshstor_crds::{MeshAttachment, MeshNode, MeshReplica, MeshVolume};
 
 use super::error::ClusterError;
 
@@ -47,6 +48,16 @@ pub trait Cluster: Send + Sync {
     fn read_attachment(&self, name: String) -> Answer<'_, Option<MeshAttachment>>;
     /// With a quorum.
     fn read_replica(&self, name: String) -> Answer<'_, Option<MeshReplica>>;
+    /// Every leg there is, with a quorum.
+    fn list_replicas(&self) -> Answer<'_, Vec<MeshReplica>>;
+    /// Every attachment there is, with a quorum.
+    fn list_attachments(&self) -> Answer<'_, Vec<MeshAttachment>>;
+    /// Every volume there is, with a quorum.
+    fn list_volumes(&self) -> Answer<'_, Vec<MeshVolume>>;
+    /// With a quorum.
+    fn read_node(&self, name: String) -> Answer<'_, Option<MeshNode>>;
+    /// From the cache.
+    fn volumes(&self) -> Vec<Arc<MeshVolume>>;
     /// Replaces the status.
     fn write_attachment(&self, object: MeshAttachment) -> Answer<'_, MeshAttachment>;
     /// Replaces the status.
@@ -55,6 +66,8 @@ pub trait Cluster: Send + Sync {
     fn release_replica(&self, object: MeshReplica) -> Answer<'_, ()>;
     /// Publishes an event; its loss is no error.
     fn notice(&self, about: &MeshAttachment, notice: Notice);
+    /// Publishes an event about a node; its loss is no error.
+    fn notice_node(&self, about: &MeshNode, notice: Notice);
 }
 
 /// Longest time for one request; after that its outcome is unknown.
@@ -93,6 +106,27 @@ impl KubeCluster {
         K::DynamicType: Default,
     {
         Api::all(self.client.clone())
+    }
+}
+
+/// Objects of one answer: a list of thousands comes in pieces, all of one version.
+const PIECE: u32 = 500;
+
+/// Every object of a kind. Without a `resourceVersion` the first piece is as new as a quorum read, and the others are of its version.
+async fn list<K>(api: Api<K>, what: &str) -> Result<Vec<K>, ClusterError>
+where
+    K: Clone + std::fmt::Debug + serde::de::DeserializeOwned,
+{
+    let mut all = vec![];
+    let mut params = ListParams::default().limit(PIECE);
+    loop {
+        let piece = ask(what.to_owned(), api.list(&params)).await?;
+        let next = piece.metadata.continue_.clone().filter(|token| !token.is_empty());
+        all.extend(piece.items);
+        match next {
+            Some(token) => params = params.continue_token(&token),
+            None => return Ok(all),
+        }
     }
 }
 
@@ -153,6 +187,27 @@ impl Cluster for KubeCluster {
         Box::pin(async move { ask(format!("replica {name}"), api.get_opt(&name)).await })
     }
 
+    fn list_replicas(&self) -> Answer<'_, Vec<MeshReplica>> {
+        Box::pin(list(self.api::<MeshReplica>(), "replicas"))
+    }
+
+    fn list_attachments(&self) -> Answer<'_, Vec<MeshAttachment>> {
+        Box::pin(list(self.api::<MeshAttachment>(), "attachments"))
+    }
+
+    fn list_volumes(&self) -> Answer<'_, Vec<MeshVolume>> {
+        Box::pin(list(self.api::<MeshVolume>(), "volumes"))
+    }
+
+    fn read_node(&self, name: String) -> Answer<'_, Option<MeshNode>> {
+        let api = self.api::<MeshNode>();
+        Box::pin(async move { ask(format!("node {name}"), api.get_opt(&name)).await })
+    }
+
+    fn volumes(&self) -> Vec<Arc<MeshVolume>> {
+        self.volumes.state()
+    }
+
     fn write_attachment(&self, object: MeshAttachment) -> Answer<'_, MeshAttachment> {
         let (api, name) = (self.api::<MeshAttachment>(), name(&object));
         Box::pin(async move {
@@ -175,7 +230,17 @@ impl Cluster for KubeCluster {
     }
 
     fn notice(&self, about: &MeshAttachment, notice: Notice) {
-        let (recorder, reference) = (self.recorder.clone(), about.object_ref(&()));
+        self.publish(about.object_ref(&()), notice);
+    }
+
+    fn notice_node(&self, about: &MeshNode, notice: Notice) {
+        self.publish(about.object_ref(&()), notice);
+    }
+}
+
+impl KubeCluster {
+    fn publish(&self, reference: ObjectReference, notice: Notice) {
+        let recorder = self.recorder.clone();
         tokio::spawn(async move {
             let type_ = if notice.warning { EventType::Warning } else { EventType::Normal };
             let event = Event {

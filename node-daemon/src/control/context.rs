@@ -13,6 +13,7 @@ use super::error::TurnError;
 use super::interest::Interests;
 use super::surroundings::Surroundings;
 use crate::host::{Host, HostError};
+use crate::quarantine::Kept;
 use crate::wake::Wakeups;
 
 /// Times; tests shorten them.
@@ -30,12 +31,14 @@ pub struct Timing {
     pub pace: Duration,
     /// How often everything is looked at anyway.
     pub full: Duration,
+    /// How long a thing must be seen to belong to no object before that is believed.
+    pub doubt: Duration,
 }
 
 impl Default for Timing {
     fn default() -> Self {
         let s = Duration::from_secs;
-        Self { hold: s(1), start: s(60), tick: s(1), measure: s(30), pace: s(1), full: s(300) }
+        Self { hold: s(1), start: s(60), tick: s(1), measure: s(30), pace: s(1), full: s(300), doubt: s(10) }
     }
 }
 
@@ -74,6 +77,10 @@ pub struct Context {
     pub rdma: Mutex<Vec<String>>,
     /// By volume whose array is over and can be taken away from its users by a reboot only: why.
     pub stuck: Mutex<BTreeMap<String, String>>,
+    /// What was found to belong to no object; none before it was looked for.
+    pub quarantine: Mutex<Option<Kept>>,
+    /// Something may have come, or lost its object, that nobody here serves; or what becomes of such things was changed.
+    pub litter: Notify,
     /// The node's drives, or what else its object says, may have changed.
     pub node_changed: Notify,
     /// One per volume: an assembly that takes a local leg, and the leg's ledger, never change at the same time.
@@ -122,6 +129,19 @@ impl Context {
     /// By volume that only a reboot lets go of: why.
     pub fn stuck(&self) -> BTreeMap<String, String> {
         self.stuck.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What is in quarantine; none where that is not known yet.
+    pub fn quarantined(&self) -> Option<Kept> {
+        self.quarantine.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes note of what is in quarantine.
+    pub fn note_quarantined(&self, kept: Kept) {
+        let before = self.quarantine.lock().unwrap_or_else(PoisonError::into_inner).replace(kept);
+        if before != self.quarantined() {
+            self.node_changed.notify_one();
+        }
     }
 
     /// Runs a host call on a thread of its own, so that one that hangs holds up nobody else.

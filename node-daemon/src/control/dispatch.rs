@@ -11,6 +11,7 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::{WatchStreamExt as _, reflector, watcher};
 use kube::{Api, Client, Resource};
+use meshstor_crds::naming::EXPORT_NQN_PREFIX;
 use meshstor_crds::{MeshAttachment, MeshReplica, MeshVolume, WATCH_SECONDS, identity};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::{JoinError, JoinSet};
@@ -21,9 +22,8 @@ use super::error::TurnError;
 use super::interest::Key;
 use super::leg::LegWorker;
 use super::observe::volume_uid;
-use super::stray::strays;
 use crate::events::News;
-use crate::host::{ArrayFacts, ConnectionFacts, Host, HostError, LegRef};
+use crate::host::{ArrayFacts, ConnectionFacts, Host, HostError};
 use crate::ids::Nqn;
 
 /// An object of a watch that changed.
@@ -97,7 +97,7 @@ pub struct Dispatch {
 }
 
 /// What of ours is on this node, as far as it can be seen.
-type Here = (Seen<ArrayFacts>, Seen<ConnectionFacts>, Seen<LegRef>, Seen<String>);
+type Here = (Seen<ArrayFacts>, Seen<ConnectionFacts>);
 type Seen<T> = Result<Vec<T>, HostError>;
 
 impl Dispatch {
@@ -133,6 +133,11 @@ impl Dispatch {
     fn changed(&mut self, change: &Change) {
         match change {
             Change::Replica { name, volume, node } => {
+                // What it named may belong to nobody now, and what belonged to nobody may be named by it.
+                let gone = self.ctx.cluster.replica(name).is_none();
+                if gone || self.ctx.quarantined().is_some_and(|kept| !kept.items.is_empty()) {
+                    self.ctx.litter.notify_one();
+                }
                 if *node == self.ctx.node {
                     self.wake(Key::Leg(name.clone()), true);
                 }
@@ -154,6 +159,10 @@ impl Dispatch {
         let concerned = self.ctx.interests.concerned(news);
         if news.drives || news.missed {
             self.ctx.node_changed.notify_one();
+        }
+        let export = news.names.iter().any(|name| name.starts_with(EXPORT_NQN_PREFIX)) && concerned.keys.is_empty();
+        if news.drives || export {
+            self.ctx.litter.notify_one();
         }
         if news.drives || !concerned.keys.is_empty() {
             tracing::info!(node = %self.ctx.node, %news, workers = concerned.keys.len(), "the kernel tells of a change");
@@ -211,12 +220,14 @@ impl Dispatch {
         }
     }
 
-    /// Looks for what is on this node although no record names it: an older epoch's array, or what belongs to nobody known.
+    /// Looks for what is on this node although no record names it: an older epoch's array. What belongs to nobody known is looked for
+    /// beside it.
     fn sweep(&mut self) {
+        self.ctx.litter.notify_one();
         self.again = !self.looks.is_empty();
         if !self.again {
             let ctx = Arc::clone(&self.ctx);
-            let look = |host: &dyn Host| Ok((host.arrays(), host.connections(), host.legs(), host.exports()));
+            let look = |host: &dyn Host| Ok((host.arrays(), host.connections()));
             self.looks.spawn(async move { ctx.blocking(look).await });
         }
     }
@@ -226,7 +237,7 @@ impl Dispatch {
         if self.again {
             self.sweep();
         }
-        let (arrays, connections, legs, exports) = match here {
+        let (arrays, connections) = match here {
             Ok(Ok(found)) => found,
             Ok(Err(error)) => return tracing::warn!(%error, "look for leftovers"),
             Err(error) => return tracing::warn!(%error, "look for leftovers"),
@@ -234,8 +245,6 @@ impl Dispatch {
         // Whose it is that cannot be read nobody can tell here: everybody looks.
         let unseen = arrays.is_err() || connections.is_err();
         let (arrays, connections) = (told(arrays), told(connections));
-        let (legs, exports) = (told(legs), told(exports));
-        let mut known = HashSet::new();
         for attachment in self.ctx.cluster.attachments() {
             let name = attachment.metadata.name.clone().unwrap_or_default();
             let legs = self.ctx.cluster.replicas_of(&name);
@@ -245,14 +254,6 @@ impl Dispatch {
             if unseen || arrays.iter().any(|a| Some(a.uuid) == uuid) || connections.iter().any(|c| connected(&c.nqn)) {
                 self.wake(Key::Attachment(name), true);
             }
-            known.extend(uuid);
-        }
-        for array in arrays.iter().filter(|a| !known.contains(&a.uuid)) {
-            tracing::warn!(node = %self.ctx.node, array = %array.uuid, device = %array.device.display(),
-                "an array of no known volume is kept");
-        }
-        for stray in strays(&legs, &exports, &self.ctx.cluster.replicas()) {
-            tracing::warn!(node = %self.ctx.node, "{stray} of no known leg is kept");
         }
     }
 }

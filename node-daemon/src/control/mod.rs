@@ -11,7 +11,7 @@ pub mod interest;
 pub mod leg;
 pub mod node;
 pub mod observe;
-pub mod stray;
+pub mod quarantine;
 pub mod surroundings;
 #[cfg(test)]
 mod tests;

@@ -593,6 +593,9 @@ fn testimony(bench: &Bench<'_>) -> Check {
     let export = said(bench.host.export(&remote, &bench.spec(1)))?;
     let far = bench.connect(&export)?;
     must(says(&remote)?.exports == [export.nqn.clone()] && blank.exports.is_empty(), "its exports are others")?;
+    let named = said(bench.host.export_named(&export.nqn))?;
+    must(named.as_ref() == Some(&export), &format!("the export is {named:?}"))?;
+    must(bench.host.discard(&remote).is_err(), "a leg that is exported was erased")?;
     let near = bench.device(&local)?;
     must(said(bench.host.users(&near))?.is_empty(), "somebody uses a leg that nobody uses")?;
     let spec = array_spec(bench, near.clone(), far.clone(), Bitmap::Internal);
@@ -601,6 +604,10 @@ fn testimony(bench: &Bench<'_>) -> Check {
     for used in [&near, &far] {
         must(!said(bench.host.users(used))?.is_empty(), "nobody uses a member of an array")?;
     }
+    must(bench.host.discard(&local).is_err(), "a leg that an array holds was erased")?;
+    must(bench.host.release(&export.nqn).is_err(), "a connection that an array uses was taken down")?;
+    let whole = bench.array(spec.uuid)?.is_some_and(|a| a.degraded == 0 && a.members.iter().all(|m| m.in_sync));
+    must(whole, "a refusal did something to the array")?;
     said(bench.host.mkfs(&device, "ext4"))?;
     let at = std::env::temp_dir().join(format!("meshstor-{}", Uuid::new_v4()));
     said(bench.host.mount(&device, "ext4", &at))?;
@@ -608,8 +615,11 @@ fn testimony(bench: &Bench<'_>) -> Check {
     said(bench.host.unmount(&at))?;
     said(bench.host.stop_array(&device))?;
     must(said(bench.host.users(&near))?.is_empty(), "somebody uses a member of an array that was stopped")?;
-    said(bench.host.disconnect(&export.nqn))?;
+    said(bench.host.release(&export.nqn))?;
+    said(bench.host.release(&export.nqn))?;
+    must(!said(bench.host.connections())?.iter().any(|c| c.nqn == export.nqn), "a connection is still there")?;
     said(bench.host.revoke(&export.nqn))?;
+    must(said(bench.host.export_named(&export.nqn))?.is_none(), "an export is still there")?;
     for (slot, leg) in [(0, &local), (1, &remote)] {
         let found = says(leg)?.superblock?.ok_or("no superblock")?;
         let what = (found.level, found.slots, found.near_copies, found.slot, found.bitmap);
@@ -618,7 +628,10 @@ fn testimony(bench: &Bench<'_>) -> Check {
         let members = found.roles == [Some(0), Some(1)] && found.number == slot;
         let whole = members && found.clean && !found.rebuilding && found.active_slots == [0, 1];
         must(whole && found.component == spec.size, &format!("it says {found:?}"))?;
-        bench.drop_leg(leg)?;
+        said(bench.host.discard(leg))?;
+        said(bench.host.discard(leg))?;
+        let facts = said(bench.host.leg(leg))?;
+        must(facts.partition.is_none() && facts.ledger.is_none(), "of an erased leg something is left")?;
     }
-    must(said(bench.host.found(&local))?.is_none(), "a leg that was deleted is found")
+    must(said(bench.host.found(&local))?.is_none(), "a leg that was erased is found")
 }

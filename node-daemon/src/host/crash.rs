@@ -122,6 +122,9 @@ impl<H: Host> Host for CrashHost<H> {
     fn found(&self, leg: &LegRef) -> Result<Option<FoundFacts>> {
         self.look(|h| h.found(leg))
     }
+    fn export_named(&self, nqn: &str) -> Result<Option<ExportFacts>> {
+        self.look(|h| h.export_named(nqn))
+    }
     fn users(&self, device: &Path) -> Result<Vec<String>> {
         self.look(|h| h.users(device))
     }
@@ -148,6 +151,12 @@ impl<H: Host> Host for CrashHost<H> {
     }
     fn delete_partition(&self, leg: &LegRef) -> Result<()> {
         self.act(|h| h.delete_partition(leg))
+    }
+    fn discard(&self, leg: &LegRef) -> Result<()> {
+        self.act(|h| h.discard(leg))
+    }
+    fn release(&self, nqn: &str) -> Result<()> {
+        self.act(|h| h.release(nqn))
     }
     fn connect(&self, spec: &ConnectSpec) -> Result<()> {
         self.act(|h| h.connect(spec))

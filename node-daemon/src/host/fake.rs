@@ -191,6 +191,11 @@ impl Host for FakeHost {
     fn found(&self, leg: &LegRef) -> Result<Option<FoundFacts>> {
         self.fabric.world().found(&self.node, leg)
     }
+    fn export_named(&self, nqn: &str) -> Result<Option<ExportFacts>> {
+        let world = self.fabric.world();
+        let mut exports = world.node(&self.node)?.exports.iter();
+        Ok(exports.find(|e| e.facts.nqn == nqn).map(|e| e.facts.clone()))
+    }
     fn users(&self, device: &Path) -> Result<Vec<String>> {
         self.fabric.world().users(&self.node, device)
     }
@@ -222,6 +227,17 @@ impl Host for FakeHost {
     }
     fn delete_partition(&self, leg: &LegRef) -> Result<()> {
         self.fabric.world().delete_partition(&self.node, leg)
+    }
+    fn discard(&self, leg: &LegRef) -> Result<()> {
+        self.fabric.world().delete_partition(&self.node, leg)
+    }
+    fn release(&self, nqn: &str) -> Result<()> {
+        let mut world = self.fabric.world();
+        let connected = |a: &world::Array| a.members.iter().any(|m| m.nqn.as_deref() == Some(nqn));
+        if world.node(&self.node)?.arrays.iter().any(connected) {
+            return busy("release a connection", "an array holds its device");
+        }
+        world.disconnect(&self.node, nqn)
     }
     fn connect(&self, spec: &ConnectSpec) -> Result<()> {
         self.fabric.world().connect(&self.node, spec)

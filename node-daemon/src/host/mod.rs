@@ -469,6 +469,8 @@ pub trait Host: Send + Sync {
 
     /// What a leg says of itself whose object is gone; none where the partition is.
     fn found(&self, leg: &LegRef) -> Result<Option<FoundFacts>>;
+    /// An export of ours by its NQN; none where it is gone.
+    fn export_named(&self, nqn: &str) -> Result<Option<ExportFacts>>;
     /// Who uses a block device (arrays and other devices over it, mounts in any namespace, swap, processes that have it open), for people;
     /// who cannot be looked at is one of them. The device is not opened.
     fn users(&self, device: &Path) -> Result<Vec<String>>;
@@ -493,6 +495,9 @@ pub trait Host: Send + Sync {
     fn revoke(&self, nqn: &str) -> Result<()>;
     /// Removes partition and ledger entry. Refused while exported or held.
     fn delete_partition(&self, leg: &LegRef) -> Result<()>;
+    /// Erases a leg that no object names: its superblock, so that nothing finds it again, then partition and ledger entry. Refused
+    /// (`Busy`) while anybody uses it.
+    fn discard(&self, leg: &LegRef) -> Result<()>;
 
     // Effects on the consumer.
 
@@ -500,6 +505,8 @@ pub trait Host: Send + Sync {
     fn connect(&self, spec: &ConnectSpec) -> Result<()>;
     /// `delete_controller`. May take seconds.
     fn disconnect(&self, nqn: &str) -> Result<()>;
+    /// Disconnects what nobody uses; refused (`Busy`) where somebody does.
+    fn release(&self, nqn: &str) -> Result<()>;
     /// Creates the array from members that are proved blank (`--assume-clean`), so that every kernel of ours that has its level
     /// and its bitmap can assemble it.
     fn create_array(&self, spec: &ArraySpec) -> Result<()>;

@@ -5,11 +5,15 @@ use std::collections::BTreeMap;
 use meshstor_crds::conditions::{self as c, Want};
 
 use crate::host::{DriveFacts, DriveFault, NodeFacts, Unusable};
+use crate::quarantine::Kept;
 
 /// What a kernel must be able to do.
 const OF_KERNEL: [&str; 3] = ["raid1", "nvmet-tcp", "nvme-tcp"];
 /// Programs without which no volume can be served.
 const TOOLS: [&str; 2] = ["mdadm", "nft"];
+
+/// How many things in quarantine a message names.
+const NAMED: usize = 3;
 
 /// Every condition of a node that was looked at.
 pub(super) fn wants(facts: &NodeFacts, addresses: &[String]) -> Vec<Want> {
@@ -27,6 +31,29 @@ pub(super) fn reboot(stuck: &BTreeMap<String, String>) -> Want {
     let each: Vec<String> = stuck.iter().map(|(volume, why)| format!("{volume}: {why}")).collect();
     let message = format!("{}; its writes stay held until the node reboots", each.join("; "));
     Want::new(c::REBOOT_REQUIRED, true, c::REASON_WRITES_HELD, message)
+}
+
+/// Whether everything of ours on the node belongs to an object; names the first of what does not.
+pub(super) fn owned(quarantine: Option<&Kept>) -> Want {
+    let (type_, reason) = (c::EVERYTHING_OWNED, c::REASON_HOST_ERROR);
+    let unknown = |why: &str| Want { type_, status: None, reason, message: why.to_owned() };
+    let Some(Kept { items, unseen }) = quarantine else {
+        return unknown("what belongs to no object was not looked for yet");
+    };
+    if items.is_empty() {
+        if let Some(why) = unseen {
+            return unknown(why);
+        }
+        return Want::new(type_, true, c::REASON_OK, "everything of MeshStor's here belongs to an object");
+    }
+    let first: Vec<&str> = items.iter().take(NAMED).map(|item| item.id.as_str()).collect();
+    let more = if items.len() > NAMED { ", …" } else { "" };
+    let message = format!(
+        "{} in quarantine, which no object names: {}{more}; see status.quarantine, or: meshstor quarantine list",
+        items.len(),
+        first.join(", ")
+    );
+    Want::new(type_, false, c::REASON_QUARANTINED, message)
 }
 
 /// Those of a node that could not be looked at.
@@ -108,6 +135,7 @@ fn drives(drives: &[DriveFacts]) -> Want {
 mod tests {
     use super::*;
     use crate::host::Assembly;
+    use meshstor_crds::{QuarantineKind, Quarantined, Time};
 
     /// I7: a node that must reboot says so and why, and one that need not does not.
     #[test]
@@ -117,6 +145,39 @@ mod tests {
         let held = reboot(&BTreeMap::from([("v".to_owned(), "block device dm-0 cannot be killed".to_owned())]));
         assert_eq!((held.status, held.reason), (Some(true), c::REASON_WRITES_HELD));
         assert!(held.message.starts_with("v: block device dm-0"), "{}", held.message);
+    }
+
+    /// I7: where something could not be looked for, nothing says that everything belongs to an object.
+    #[test]
+    fn what_no_object_names_is_counted_and_named() {
+        let said = |kept: Option<&Kept>| {
+            let want = owned(kept);
+            (want.status, want.reason, want.message)
+        };
+        let item = |n: usize| Quarantined {
+            id: format!("partition/{n}"),
+            kind: QuarantineKind::Partition,
+            drive: None,
+            path: None,
+            first_byte: None,
+            size_bytes: None,
+            label: None,
+            volume: None,
+            since: Time(jiff::Timestamp::UNIX_EPOCH),
+            message: String::new(),
+            leg: None,
+            in_use: None,
+            wipe_spent: false,
+        };
+        assert_eq!(said(None).0, None);
+        let mut kept = Kept::default();
+        assert_eq!((said(Some(&kept)).0, said(Some(&kept)).1), (Some(true), c::REASON_OK));
+        kept.unseen = Some("no sysfs".to_owned());
+        assert_eq!(said(Some(&kept)), (None, c::REASON_HOST_ERROR, "no sysfs".to_owned()));
+        kept.items = (0..5).map(item).collect();
+        let (status, reason, message) = said(Some(&kept));
+        assert_eq!((status, reason), (Some(false), c::REASON_QUARANTINED));
+        assert!(message.starts_with("5 in quarantine") && message.contains("partition/2, …"), "{message}");
     }
 
     fn facts() -> NodeFacts {

@@ -16,9 +16,13 @@ use super::cluster::ask;
 use super::context::Context;
 use super::error::{ClusterError, TurnError};
 use crate::host::{DriveFacts, NodeFacts};
+use crate::quarantine::Kept;
 
 /// Longest identity that a status takes (`Drive::id`).
 const ID_MAX: usize = 128;
+
+/// Most things that a status names (`MeshNodeStatus::quarantine`).
+const QUARANTINE_MAX: usize = 256;
 
 /// How often the daemon says that it lives.
 const HEARTBEAT: Duration = Duration::from_secs(30);
@@ -29,7 +33,7 @@ const HEARTBEAT: Duration = Duration::from_secs(30);
 pub async fn keep(ctx: Arc<Context>, client: Client) {
     let api: Api<MeshNode> = Api::all(client);
     let (mut written, mut told) = (None, BTreeMap::new());
-    let mut seen = look(Arc::clone(&ctx)).await;
+    let (mut seen, mut shown) = (look(Arc::clone(&ctx)).await, None);
     let mut looks = JoinSet::new();
     let (mut again, mut looked, mut due) = (false, Instant::now(), Instant::now());
     loop {
@@ -68,6 +72,11 @@ pub async fn keep(ctx: Arc<Context>, client: Client) {
             due = Instant::now();
             told = stuck;
         }
+        let quarantined = ctx.quarantined();
+        if quarantined != shown {
+            due = Instant::now();
+            shown = quarantined;
+        }
         let wanted = again || seen.is_err() || looked.elapsed() >= ctx.timing.full;
         if wanted && looks.is_empty() {
             looks.spawn(look(Arc::clone(&ctx)));
@@ -97,7 +106,8 @@ async fn turn(
         ctx.rdma.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&facts.rdma);
     }
     let old = object.status.clone().unwrap_or_default();
-    object.status = Some(status(&old, seen, &ctx.stuck(), ctx.listen(), object.metadata.generation, &ctx.now()));
+    let known = Known { stuck: ctx.stuck(), quarantine: ctx.quarantined() };
+    object.status = Some(status(&old, seen, &known, ctx.listen(), object.metadata.generation, &ctx.now()));
     let params = PostParams::default();
     Ok(ask(format!("node {}", ctx.node), api.replace_status(&ctx.node, &params, &object)).await?)
 }
@@ -110,11 +120,20 @@ async fn get_or_create(ctx: &Context, api: &Api<MeshNode>) -> Result<MeshNode, C
     ask(format!("node {}", ctx.node), api.create(&PostParams::default(), &new)).await
 }
 
+/// What the process knows of its node beside what is seen of it.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    /// By volume that only a reboot lets go of: why.
+    pub stuck: BTreeMap<String, String>,
+    /// What belongs to no object; none before it was looked for.
+    pub quarantine: Option<Kept>,
+}
+
 /// What the object says of a node that was seen so, or could not be looked at.
 pub fn status(
     old: &MeshNodeStatus,
     seen: &Result<NodeFacts, String>,
-    stuck: &BTreeMap<String, String>,
+    known: &Known,
     addresses: Vec<String>,
     generation: Option<i64>,
     now: &Time,
@@ -126,9 +145,20 @@ pub fn status(
         }
         Err(error) => (old.clone(), conditions::unseen(error)),
     };
-    wants.push(conditions::reboot(stuck));
+    wants.push(conditions::reboot(&known.stuck));
+    wants.push(conditions::owned(known.quarantine.as_ref()));
+    // At the most of the list; the condition counts all.
+    let kept = known.quarantine.as_ref().map(|kept| kept.items.iter().take(QUARANTINE_MAX).cloned().collect());
+    let quarantine = kept.unwrap_or_else(|| old.quarantine.clone());
     let conditions = c::apply(&old.conditions, &wants, generation, now);
-    MeshNodeStatus { observed_generation: generation, conditions, addresses, heartbeat: Some(now.clone()), ..shown }
+    MeshNodeStatus {
+        observed_generation: generation,
+        conditions,
+        addresses,
+        heartbeat: Some(now.clone()),
+        quarantine,
+        ..shown
+    }
 }
 
 fn filled(facts: NodeFacts) -> MeshNodeStatus {

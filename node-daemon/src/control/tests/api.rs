@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use meshstor_crds::{MeshAttachment, MeshReplica, MeshVolume, REPLICA_FINALIZER};
+use meshstor_crds::{MeshAttachment, MeshNode, MeshReplica, MeshVolume, REPLICA_FINALIZER};
 
 use crate::control::cluster::{Answer, Cluster, Notice};
 use crate::control::error::ClusterError;
@@ -15,6 +15,9 @@ pub struct State {
     pub attachments: BTreeMap<String, MeshAttachment>,
     pub replicas: BTreeMap<String, MeshReplica>,
     pub volumes: BTreeMap<String, MeshVolume>,
+    pub nodes: BTreeMap<String, MeshNode>,
+    /// The daemons' caches lack every leg.
+    pub blind: bool,
     pub notices: Vec<Notice>,
     /// Nothing is answered or done.
     pub away: bool,
@@ -108,7 +111,8 @@ impl Cluster for FakeCluster {
         state.replicas.values().filter(|r| r.spec.volume == volume).cloned().map(Arc::new).collect()
     }
     fn replicas(&self) -> Vec<Arc<MeshReplica>> {
-        self.state.lock().unwrap().replicas.values().cloned().map(Arc::new).collect()
+        let state = self.state.lock().unwrap();
+        state.replicas.values().filter(|_| !state.blind).cloned().map(Arc::new).collect()
     }
     fn attachments(&self) -> Vec<Arc<MeshAttachment>> {
         self.state.lock().unwrap().attachments.values().cloned().map(Arc::new).collect()
@@ -118,6 +122,21 @@ impl Cluster for FakeCluster {
     }
     fn read_replica(&self, name: String) -> Answer<'_, Option<MeshReplica>> {
         Box::pin(async move { Ok(self.ask()?.replicas.get(&name).cloned()) })
+    }
+    fn list_replicas(&self) -> Answer<'_, Vec<MeshReplica>> {
+        Box::pin(async move { Ok(self.ask()?.replicas.values().cloned().collect()) })
+    }
+    fn list_attachments(&self) -> Answer<'_, Vec<MeshAttachment>> {
+        Box::pin(async move { Ok(self.ask()?.attachments.values().cloned().collect()) })
+    }
+    fn list_volumes(&self) -> Answer<'_, Vec<MeshVolume>> {
+        Box::pin(async move { Ok(self.ask()?.volumes.values().cloned().collect()) })
+    }
+    fn read_node(&self, name: String) -> Answer<'_, Option<MeshNode>> {
+        Box::pin(async move { Ok(self.ask()?.nodes.get(&name).cloned()) })
+    }
+    fn volumes(&self) -> Vec<Arc<MeshVolume>> {
+        self.state.lock().unwrap().volumes.values().cloned().map(Arc::new).collect()
     }
     fn write_attachment(&self, object: MeshAttachment) -> Answer<'_, MeshAttachment> {
         let done = self.effect(|state| {
@@ -159,6 +178,9 @@ impl Cluster for FakeCluster {
         Box::pin(async move { done })
     }
     fn notice(&self, _about: &MeshAttachment, notice: Notice) {
+        self.state.lock().unwrap().notices.push(notice);
+    }
+    fn notice_node(&self, _about: &MeshNode, notice: Notice) {
         self.state.lock().unwrap().notices.push(notice);
     }
 }

@@ -7,5 +7,6 @@ mod faults;
 mod life;
 mod news;
 mod operator;
+mod quarantine;
 mod replace;
 mod sim;

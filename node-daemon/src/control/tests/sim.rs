@@ -165,11 +165,14 @@ impl Sim {
                 hold: Duration::ZERO,
                 pace: Duration::from_secs(3600),
                 full: Duration::from_secs(3600),
+                doubt: Duration::ZERO,
                 ..Timing::default()
             },
             override_addresses: Mutex::default(),
             rdma: Mutex::default(),
             stuck: Mutex::default(),
+            quarantine: Mutex::default(),
+            litter: Notify::new(),
             node_changed: Notify::new(),
             gates: Mutex::default(),
         })

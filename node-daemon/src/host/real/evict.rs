@@ -113,11 +113,25 @@ impl RealHost {
     /// Who uses a block device, without a change to any of them.
     pub(super) fn users_of(&self, device: &Path) -> Result<Vec<String>> {
         let Some(block) = self.block_of(device)? else { return Ok(vec![]) };
-        let Some(number) = sysfs::device_number(&block)? else {
-            return Err(sysfs::bad(block.join("dev"), "it is not there"));
+        let mut users = self.users_of_block(&block)?;
+        // What is found of a partition table on it is used with it.
+        for name in sysfs::names(&block)? {
+            if sysfs::exists(block.join(&name).join("partition"))? {
+                users.extend(self.users_of_block(&block.join(name))?);
+            }
+        }
+        Ok(users)
+    }
+
+    fn users_of_block(&self, block: &Path) -> Result<Vec<String>> {
+        let Some(number) = sysfs::device_number(block)? else {
+            return match sysfs::exists(block)? {
+                true => Err(sysfs::bad(block.join("dev"), "it is not there")),
+                false => Ok(vec![]),
+            };
         };
         let device = Device(makedev(number.0, number.1));
-        let mut users = self.kernel_users(&block, device, number)?;
+        let mut users = self.kernel_users(block, device, number)?;
         users.extend(self.mounted(number)?.iter().map(|m| format!("a mount at {}", m.at.display())));
         for pid in self.processes()? {
             let dir = self.config.proc.join(pid.to_string());

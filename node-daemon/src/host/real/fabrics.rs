@@ -2,7 +2,7 @@
 
 use super::super::{ConnectSpec, ConnectionFacts, ControllerState, Result};
 use super::direct::{Access, Direct};
-use super::error::{Doing, failed, unless_gone};
+use super::error::{Doing, busy, failed, unless_gone};
 use super::{RealHost, sysfs};
 use crate::ids::Nqn;
 use meshstor_crds::Transport;
@@ -201,6 +201,17 @@ impl RealHost {
             Err(e) => Err(e),
             Ok(()) => fabrics.read(&mut [0u8; 256]).map(|_| ()),
         }
+    }
+
+    /// As [`RealHost::disconnect_from`], but not where somebody uses the device: then MD, or whoever it is, would see errors.
+    pub(super) fn release_connection(&self, nqn: &str) -> Result<()> {
+        for connection in self.connections_with(&|found| found == nqn)? {
+            let users = connection.device.as_deref().map(|d| self.users_of(d)).transpose()?.unwrap_or_default();
+            if let Some(user) = users.first() {
+                return Err(busy(format!("disconnect {nqn} ({})", connection.controller), user));
+            }
+        }
+        self.disconnect_from(nqn)
     }
 
     pub(super) fn disconnect_from(&self, nqn: &str) -> Result<()> {

@@ -4,7 +4,7 @@
 
 use super::super::{FoundFacts, LegRef, Result, SuperLeg};
 use super::direct::{Access, Direct};
-use super::error::Doing;
+use super::error::{Doing, busy};
 use super::gpt::LEG_TYPE;
 use super::{RealHost, bits, disk, superblock, sysfs};
 use std::io;
@@ -47,6 +47,31 @@ impl RealHost {
             device,
             label: entry.name,
         }))
+    }
+
+    /// Erases the superblock, then the partition. With the kernel's own partition that is done over an exclusive descriptor, so that
+    /// nobody takes it meanwhile; one that the kernel does not have nobody can use.
+    pub(super) fn discard_leg(&self, leg: &LegRef) -> Result<()> {
+        let action = || format!("erase leg {} of drive {}", leg.uuid, leg.drive);
+        let Some(found) = self.found_leg(leg)? else { return self.remove_partition(leg) };
+        if let Some(export) = found.exports.first() {
+            return Err(busy(action(), format!("exported as {export}")));
+        }
+        match &found.device {
+            Some(device) => {
+                if let Some(user) = self.users_of(device)?.first() {
+                    return Err(busy(action(), user));
+                }
+                self.erase_superblock(device)?;
+            }
+            None => {
+                let drive = self.drive(&leg.drive)?;
+                let disk = disk::open(&drive.path, Access::Write)?;
+                let at = found.first_byte + superblock::OFFSET;
+                disk.write(at, &[0u8; superblock::BYTES]).and_then(|()| disk.sync()).doing(action)?;
+            }
+        }
+        self.remove_partition(leg)
     }
 
     /// Every subsystem of nvmet that opens a device, ours or not.

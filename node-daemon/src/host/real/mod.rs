@@ -241,6 +241,9 @@ impl Host for RealHost {
     fn found(&self, leg: &LegRef) -> Result<Option<FoundFacts>> {
         self.found_leg(leg)
     }
+    fn export_named(&self, nqn: &str) -> Result<Option<ExportFacts>> {
+        self.export_facts(nqn)
+    }
     fn users(&self, device: &Path) -> Result<Vec<String>> {
         self.users_of(device)
     }
@@ -267,6 +270,12 @@ impl Host for RealHost {
     }
     fn delete_partition(&self, leg: &LegRef) -> Result<()> {
         self.remove_partition(leg)
+    }
+    fn discard(&self, leg: &LegRef) -> Result<()> {
+        self.discard_leg(leg)
+    }
+    fn release(&self, nqn: &str) -> Result<()> {
+        self.release_connection(nqn)
     }
     fn connect(&self, spec: &ConnectSpec) -> Result<()> {
         self.connect_to(spec)
