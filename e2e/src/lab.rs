@@ -277,6 +277,26 @@ impl Lab {
         self.control.start_again(&self.found, &self.dir)
     }
 
+    /// Everything is lost but the disks: daemons and operator die, etcd begins empty, and what a person applies and registers is
+    /// applied and registered again. Waits until every node is ready.
+    pub fn lose_etcd(&mut self) -> Result<()> {
+        for guest in self.guests.iter().filter(|guest| guest.daemon().is_some()) {
+            guest.kill_daemon()?;
+        }
+        self.kill_operator()?;
+        self.kill_api()?;
+        let data = self.dir.join("etcd");
+        std::fs::remove_dir_all(&data).with_context(|| format!("empty {}", data.display()))?;
+        self.start_api()?;
+        self.workloads = apply_manifests(&self.found, &self.control)?;
+        self.guests.iter().try_for_each(|guest| self.register_node(guest))?;
+        self.start_operator()?;
+        for node in self.nodes() {
+            self.start_daemon(&node)?;
+        }
+        self.wait_for_nodes()
+    }
+
     /// Waits until every node that is on is `Ready`, with its drives.
     pub fn wait_for_nodes(&mut self) -> Result<()> {
         for node in self.nodes() {

@@ -28,8 +28,14 @@ pub struct Prerequisites {
 }
 
 const KUBE: [&str; 5] = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl"];
-const BINS: [&str; 5] =
-    ["meshstor-operator", "meshstor-node-daemon", "meshstor-guest-agent", "meshstor-verify-writer", "meshstor-poller"];
+const BINS: [&str; 6] = [
+    "meshstor",
+    "meshstor-operator",
+    "meshstor-node-daemon",
+    "meshstor-guest-agent",
+    "meshstor-verify-writer",
+    "meshstor-poller",
+];
 
 impl Prerequisites {
     /// Finds all of it; the error names the first that is missing and what makes it.

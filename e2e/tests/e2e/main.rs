@@ -21,6 +21,7 @@ mod nodes;
 mod outage;
 mod placement;
 mod reboots;
+mod rebuild;
 mod replacement;
 mod shapes;
 mod tutorial;
@@ -80,6 +81,7 @@ fn main() -> ExitCode {
         host::TESTS,
         drives::TESTS,
         tutorial::TESTS,
+        rebuild::TESTS,
     ]
     .concat();
     let trials = tests.into_iter().map(|test| trial(test, Arc::clone(&lab))).collect();

@@ -2,6 +2,7 @@
 
 use super::action::Action;
 use super::grants::next_number;
+use super::placing;
 use super::replacing::{RETIRED_MAX, may_be_wiped, next_generation, retire};
 use super::seats;
 use super::terms;
@@ -143,6 +144,11 @@ fn next_epoch(world: &World, old: &Term, new: &Term) -> Verdict {
     must(new.epoch == old.epoch + 1, "I2", "the epoch grows by one")?;
     must(new.phase == TermPhase::Revoking, "rule 2", "an epoch begins by revoking")?;
     must(world.over(), "rule 4", "an epoch follows one that ended, is given up, or never started")?;
+    must(
+        placing::unadopted(world).is_none(),
+        "I1",
+        "a volume that takes legs over starts when all of them have objects",
+    )?;
     must(new.in_sync == old.in_sync, "I1", "a new epoch keeps S")?;
     must(new.writer.is_none(), "rule 4", "nobody has claimed a new epoch")
 }

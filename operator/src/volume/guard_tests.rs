@@ -63,6 +63,15 @@ fn a_volume_that_takes_legs_over_is_begun_by_a_person() {
     let spec = Box::new(leg(0, "n3").spec);
     world.legs.clear();
     refused(&world, &Action::CreateReplica { leg: "v-0".into(), spec }, "I6");
+    // Its record is there, and the objects of one mirror set are not: an epoch now would start without it.
+    let mut half = with_term(7, TermPhase::Running, &["v-0", "v-1"]);
+    half.volume.spec.adopts = world.volume.spec.adopts.clone();
+    half.volume.spec.adopts.as_mut().unwrap().legs[0].name = "v-2".into();
+    half = ended(half, 7);
+    assert_eq!(stalled(&half), meshstor_crds::conditions::REASON_ADOPTING);
+    refused(&half, &write(successor(&term(&half), "n2")), "I1");
+    leg_mut(&mut half, "v-1").metadata.name = Some("v-2".into());
+    check(&half, &write(successor(&term(&half), "n2"))).unwrap();
     // Its heirs are of the array that was taken over.
     world.volume.status = None;
     let settled = validate::validate(&world).unwrap();

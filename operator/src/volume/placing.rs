@@ -5,7 +5,7 @@ use super::validate::{self, Settled};
 use super::world::World;
 use crate::placement::{self, Cluster, Request, Spot};
 use kube::ResourceExt as _;
-use meshstor_crds::{MeshReplica, MeshReplicaSpec, Placement, VOLUME_FINALIZER, conditions, naming};
+use meshstor_crds::{MeshReplica, MeshReplicaSpec, Placement, Term, VOLUME_FINALIZER, conditions, naming};
 
 /// The steps until the attachment exists. The finalizer comes first, then the resolved policy in the status, then
 /// all legs, then the attachment: its presence says that placement is complete.
@@ -46,14 +46,20 @@ fn hindrance(world: &World) -> Option<Refusal> {
 }
 
 /// A volume that takes legs over has none made, and its record is begun by a person's command: nobody else may say which legs hold
-/// what was written.
+/// what was written. No epoch follows that record before the object of each leg is there: without one a mirror set could be missing
+/// from the start set, and nobody would notice.
 pub fn unadopted(world: &World) -> Option<Refusal> {
+    let adopts = world.volume.spec.adopts.as_ref().filter(|_| !world.deleting())?;
+    let lacking = |term: &Term| {
+        let there = |name: &String| world.leg(name).is_some() || term.retired.contains(name);
+        term.epoch <= adopts.epoch && !adopts.legs.iter().all(|leg| there(&leg.name))
+    };
     let name = world.name();
     let message = format!(
-        "the volume takes over the legs that spec.adopts names, and has no record yet: run `meshstor rebuild-objects --volume {name} --apply`"
+        "the volume takes over the legs that spec.adopts names, and not all of its objects are there: run \
+         `meshstor rebuild-objects --volume {name} --apply`"
     );
-    let waits = world.volume.spec.adopts.is_some() && world.term().is_none() && !world.deleting();
-    waits.then(|| Refusal::new(conditions::REASON_ADOPTING, message))
+    world.term().is_none_or(lacking).then(|| Refusal::new(conditions::REASON_ADOPTING, message))
 }
 
 /// An epoch is never used again, so a record that was deleted by hand cannot be begun anew.

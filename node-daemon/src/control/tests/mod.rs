@@ -8,5 +8,6 @@ mod life;
 mod news;
 mod operator;
 mod quarantine;
+mod rebuild;
 mod replace;
 mod sim;
