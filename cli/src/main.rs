@@ -3,7 +3,7 @@
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use kube::Client;
-use meshstor_cli::rebuild;
+use meshstor_cli::{quarantine, rebuild};
 
 /// MeshStor, for people.
 #[derive(Debug, Parser)]
@@ -17,6 +17,9 @@ struct Args {
 enum Command {
     /// Make the objects of volumes again from what their legs on the drives say, after the API server has lost them.
     RebuildObjects(rebuild::Args),
+    /// What is on the nodes and belongs to no object.
+    #[command(subcommand)]
+    Quarantine(quarantine::Args),
 }
 
 #[tokio::main]
@@ -25,5 +28,6 @@ async fn main() -> anyhow::Result<()> {
     let client = Client::try_default().await.context("find the API server")?;
     match args.command {
         Command::RebuildObjects(args) => rebuild::run(&client, &args).await.context("rebuild objects"),
+        Command::Quarantine(args) => quarantine::run(&client, &args).await,
     }
 }

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::Test;
+use crate::quarantine::{wait_for_item, wait_for_none};
 
 pub(crate) const TESTS: &[Test] = &[
     ("half_a_leg_is_zeroed_before_it_is_used", half_a_leg),
@@ -191,18 +192,14 @@ fn strays(lab: &mut Lab) -> Result<()> {
     let legs = trial(lab, "beside-strays", 2)?;
     let (node, other) = (text(&legs[0]["spec"]["node"]).to_owned(), text(&legs[1]["spec"]["node"]).to_owned());
     let (drive, uuid) = (drive_of(lab, &legs[0])?, Uuid::new_v4());
-    let log = lab.guest(&node)?.daemon_log();
-    let mark = std::fs::read_to_string(&log)?.len();
     lab.guest(&node)?.kill_daemon()?;
     let made = partition(lab, &node, &drive, uuid, 8, "stray")?;
     let nqn = naming::export_nqn(&uuid.to_string(), 1, 1);
     let (subsystems, ports) = ("/sys/kernel/config/nvmet/subsystems", "/sys/kernel/config/nvmet/ports");
     lab.guest(&node)?.shell(&format!("mkdir {subsystems}/{nqn} {ports}/42999"))?;
     lab.start_daemon(&node)?;
-    for stray in [format!("partition {uuid} on drive"), format!("export {nqn} of no known leg is kept")] {
-        wait_for(&format!("the daemon to tell of {stray}"), secs(30), || {
-            Ok(when(std::fs::read_to_string(&log)?[mark..].contains(&stray), "not yet"))
-        })?;
+    for stray in [format!("partition/{uuid}"), format!("export/{nqn}")] {
+        wait_for_item(lab, &node, &stray, |_| true)?;
     }
 
     let volume = Volume::create(lab, "beside-strays", &volume_object("", 2)["spec"])?;
@@ -214,11 +211,10 @@ fn strays(lab: &mut Lab) -> Result<()> {
     ensure!(left.starts_with("stray") && left.contains(&nqn), "a stray was touched: {left}");
     ensure!(!left.contains("42999"), "the empty port is there still: {left}");
     let number = made.trim_start_matches(&drive);
-    lab.guest(&node)?
-        .shell(&format!(
-            "rmdir {subsystems}/{nqn} && partx --delete --nr {number} /dev/{drive} && sgdisk --delete={number} /dev/{drive}"
-        ))
-        .map(drop)
+    lab.guest(&node)?.shell(&format!(
+        "rmdir {subsystems}/{nqn} && partx --delete --nr {number} /dev/{drive} && sgdisk --delete={number} /dev/{drive}"
+    ))?;
+    wait_for_none(lab, &node)
 }
 
 /// I4: the object of a node whose daemon runs is made again by it, with all that it said; the volumes there do not notice.

@@ -20,6 +20,7 @@ mod neighbours;
 mod nodes;
 mod outage;
 mod placement;
+mod quarantine;
 mod reboots;
 mod rebuild;
 mod replacement;
@@ -82,6 +83,7 @@ fn main() -> ExitCode {
         drives::TESTS,
         tutorial::TESTS,
         rebuild::TESTS,
+        quarantine::TESTS,
     ]
     .concat();
     let trials = tests.into_iter().map(|test| trial(test, Arc::clone(&lab))).collect();
