@@ -21,6 +21,10 @@ use crate::quarantine::{Claims, Inspected, Kept, Plan, Step, Thing, plan, refuse
 
 /// Several reasons to look at once are one.
 const GATHER: Duration = Duration::from_secs(1);
+/// A look asks for every process whether it uses each thing: so many times as long as one took there is none, whatever is told.
+const REST: u32 = 4;
+/// But no longer.
+const LONGEST: Duration = Duration::from_secs(60);
 /// When it is looked again at what a person wants wiped and what is in use.
 const AGAIN: Duration = Duration::from_secs(10);
 
@@ -31,6 +35,7 @@ pub async fn keep(ctx: Arc<Context>, client: Client) {
     let mut keeper = Keeper::new(Arc::clone(&ctx));
     let mut tries = 0;
     loop {
+        let begun = Instant::now();
         let pause = match keeper.turn().await {
             Ok(pause) => {
                 tries = 0;
@@ -42,8 +47,9 @@ pub async fn keep(ctx: Arc<Context>, client: Client) {
                 error.class().backoff(tries)
             }
         };
+        let rest = (begun.elapsed() * REST).clamp(GATHER, LONGEST);
         drop(tokio::time::timeout(pause, ctx.litter.notified()).await);
-        tokio::time::sleep(GATHER.min(pause)).await;
+        tokio::time::sleep(rest).await;
     }
 }
 
