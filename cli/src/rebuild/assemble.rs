@@ -3,6 +3,7 @@
 use super::found::{Found, Member, Told};
 use super::plan::{Fate, Line, Options, VolumePlan};
 use super::refusal::Refusal;
+use super::seats::{Seated, leg_name, seats, slot};
 use super::standing::{Standing, standings, unfound};
 use meshstor_crds::geometry::HEADROOM;
 use meshstor_crds::naming::{self, HOMEHOST};
@@ -18,13 +19,6 @@ pub fn volume(legs: &[&Found], options: &Options) -> String {
     let labelled = legs.iter().find_map(|leg| leg.named()).map(|(volume, ..)| volume.to_owned());
     let metadata = || legs.iter().find_map(|leg| leg.member.as_ref()?.name.split_once(':'));
     options.name.clone().or(labelled).or_else(|| metadata().map(|(_, name)| name.to_owned())).unwrap_or_default()
-}
-
-/// A leg in its seat.
-#[derive(Clone, Copy)]
-struct Seated<'a> {
-    found: &'a Found,
-    in_sync: bool,
 }
 
 /// The plan for the array `array` of `legs`.
@@ -121,74 +115,6 @@ fn dns(name: &str) -> bool {
         !p.is_empty() && inner && !p.starts_with('-') && !p.ends_with('-')
     };
     name.split('.').all(part)
-}
-
-/// Slot of the leg's object: that of its name.
-fn slot(leg: &Found) -> Option<i32> {
-    let labelled = leg.named().map(|(_, slot, _)| slot);
-    labelled.or_else(|| leg.member.as_ref()?.slot.and_then(|slot| i32::try_from(slot).ok()))
-}
-
-/// Name of the leg's object.
-fn leg_name(volume: &str, leg: &Found) -> Option<String> {
-    if leg.named().is_some() { Some(leg.label.clone()) } else { slot(leg).map(|slot| naming::leg(volume, slot)) }
-}
-
-fn generation(leg: &Found) -> u32 {
-    leg.named().map_or(0, |(.., generation)| generation)
-}
-
-/// Who has each slot.
-fn seats<'a>(
-    volume: &str,
-    legs: &[&'a Found],
-    standings: &[Standing],
-    options: &Options,
-    refusals: &mut Vec<Refusal>,
-) -> BTreeMap<i32, Seated<'a>> {
-    let mut by_slot: BTreeMap<i32, Vec<Seated<'a>>> = BTreeMap::new();
-    for (leg, standing) in legs.iter().zip(standings) {
-        if let Some(slot) = slot(leg).filter(|_| leg_name(volume, leg).is_some()) {
-            let seated = Seated { found: leg, in_sync: *standing == Standing::InSync };
-            by_slot.entry(slot).or_default().push(seated);
-        }
-    }
-    let mut seats = BTreeMap::new();
-    for (slot, candidates) in by_slot {
-        match holder(&candidates, options) {
-            Ok(seated) => drop(seats.insert(slot, seated)),
-            Err(refusal) => refusals.push(refusal),
-        }
-    }
-    // In a RAID1 labels and slots may differ, but no two members have one slot.
-    let mut taken: BTreeMap<u32, &Found> = BTreeMap::new();
-    for seated in seats.values().filter(|s| s.in_sync) {
-        let slot = seated.found.member.as_ref().and_then(|m| m.slot);
-        if let Some(other) = slot.and_then(|slot| taken.insert(slot, seated.found)) {
-            refusals.push(Refusal::Contested(vec![other.place(), seated.found.place()]));
-        }
-    }
-    seats
-}
-
-/// The one of several partitions of a slot that the volume has. Two of one device number were never in the array together, so the
-/// one that was made later took the other's place when that had left for good.
-fn holder<'a>(candidates: &[Seated<'a>], options: &Options) -> Result<Seated<'a>, Refusal> {
-    let good: Vec<&Seated<'a>> = candidates.iter().filter(|c| c.in_sync).collect();
-    let number = |c: &Seated<'_>| c.found.member.as_ref().and_then(|m| m.number);
-    let numbers: BTreeSet<Option<u32>> = good.iter().map(|c| number(c)).collect();
-    let places = || candidates.iter().map(|c| c.found.place()).collect();
-    let from = if good.is_empty() { candidates.iter().collect() } else { good };
-    let newest = from.iter().map(|c| generation(c.found)).max().unwrap_or(0);
-    let mut newest = from.iter().filter(|c| generation(c.found) == newest);
-    match (newest.next(), newest.next()) {
-        (Some(one), None)
-            if numbers.len() < 2 && (options.start_from.is_empty() || from.len() == 1 || !one.in_sync) =>
-        {
-            Ok(**one)
-        }
-        _ => Err(Refusal::Contested(places())),
-    }
 }
 
 fn lines(volume: &str, legs: &[&Found], standings: &[Standing], seats: &BTreeMap<i32, Seated<'_>>) -> Vec<Line> {

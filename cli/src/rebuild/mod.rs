@@ -8,6 +8,7 @@ pub mod objects;
 pub mod plan;
 pub mod read;
 pub mod refusal;
+pub mod seats;
 pub mod show;
 pub mod standing;
 #[cfg(test)]
@@ -17,7 +18,7 @@ use anyhow::{Context as _, bail, ensure};
 use clap::ValueEnum;
 use kube::Client;
 use meshstor_crds::{Filesystem, MeshVolume};
-use plan::{Options, VolumePlan};
+use plan::Options;
 
 /// Without `--apply` nothing is changed: what was found, and what would be made of it, is printed.
 ///
@@ -86,10 +87,6 @@ impl Args {
             epoch_at_least: self.epoch_at_least,
         }
     }
-
-    fn chosen(&self, plan: &VolumePlan) -> bool {
-        self.volume.as_ref().is_none_or(|v| *v == plan.volume || plan.array.as_ref() == Some(v))
-    }
 }
 
 /// Runs the command.
@@ -97,9 +94,11 @@ impl Args {
 /// # Errors
 /// What could not be read or made; and where a volume was refused, so that a script notices.
 pub async fn run(client: &Client, args: &Args) -> anyhow::Result<()> {
-    let cluster = read::cluster(client).await?;
-    let mut plans = read::plans(&cluster, &args.options());
-    plans.retain(|plan| args.chosen(plan));
+    let mut cluster = read::cluster(client).await?;
+    if let Some(volume) = &args.volume {
+        cluster.found = read::only(&cluster.found, volume);
+    }
+    let plans = read::plans(&cluster, &args.options());
     let unfinished: Vec<&MeshVolume> = cluster
         .unfinished
         .iter()

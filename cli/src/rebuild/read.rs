@@ -7,7 +7,7 @@ use kube::api::{Api, ListParams};
 use kube::{Client, ResourceExt as _};
 use meshstor_crds::{
     FoundLeg, MeshAttachment, MeshNode, MeshReplica, MeshVolume, QuarantineKind, Quarantined, TermPhase, conditions,
-    identity,
+    identity, naming,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -130,6 +130,16 @@ fn member(leg: &FoundLeg) -> Option<Member> {
     })
 }
 
+/// What was found of one volume, by its name, the name that its array has for it, or the UUID of that. What a person says holds for that alone.
+pub fn only(found: &[Found], volume: &str) -> Vec<Found> {
+    let mut plans = plan(found, &Options::default());
+    plans.retain(|plan| {
+        plan.array.as_deref() == Some(volume)
+            || [plan.volume.clone(), naming::array_name(&plan.volume)].contains(&volume.to_owned())
+    });
+    plans.into_iter().flat_map(|plan| plan.lines).map(|line| line.found).collect()
+}
+
 /// The plans, refused where objects of the same name or array are there.
 pub fn plans(cluster: &Cluster, options: &Options) -> Vec<VolumePlan> {
     let mut plans = plan(&cluster.found, options);
@@ -144,7 +154,7 @@ pub fn plans(cluster: &Cluster, options: &Options) -> Vec<VolumePlan> {
                 Some(format!("objects of another volume {} are there: delete that first, with its data", plan.volume))
             }
             None if plan.array.is_some() && twice.iter().filter(|v| **v == plan.volume).count() > 1 => {
-                Some(format!("several arrays are of a volume {}: wipe what is of the others", plan.volume))
+                Some(format!("several arrays are of a volume {}: name one by its UUID, --volume UUID", plan.volume))
             }
             None => None,
         };

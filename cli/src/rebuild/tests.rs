@@ -282,6 +282,13 @@ fn a_name_that_is_longer_than_its_labels() {
     let named = |name: &str| Options { name: Some(name.to_owned()), ..options() };
     assert_eq!(in_sync(&legs, &named(volume)), [format!("{volume}-0"), format!("{volume}-1")]);
     assert!(!refused(&legs, &named("a-volume-with-a-name-of-48-characters-and-an-end")).is_empty());
+    // It is found by the name that its array has for it; what is said of it holds for it alone.
+    let all = [legs.to_vec(), pair().map(|leg| with(leg, |m| m.array = ARRAY.replace('a', "b"))).to_vec()].concat();
+    for name in [meshstor_crds::naming::array_name(volume), ARRAY.to_owned()] {
+        assert_eq!(super::read::only(&all, &name), legs);
+    }
+    assert_eq!(super::read::only(&all, "v").len(), 2);
+    assert_eq!(super::read::only(&all, "w"), []);
 }
 
 #[test]
@@ -311,4 +318,79 @@ fn a_single_copy() {
     assert_eq!(took.retired, ["v-0"]);
     assert!(matches!(only(&moved, &one).lines[1].standing, Standing::Missing(_)));
     assert!(refused(&pair(), &one).iter().any(|r| matches!(r, Refusal::BadCopies { asked: 1, .. })));
+}
+
+fn node(beat: i64, items: &serde_json::Value) -> meshstor_crds::MeshNode {
+    let mut node = meshstor_crds::MeshNode::new("n0", meshstor_crds::MeshNodeSpec::default());
+    let time = meshstor_crds::Time(jiff::Timestamp::from_second(beat).unwrap());
+    let ready = meshstor_crds::conditions::Want::new(meshstor_crds::conditions::READY, true, "AsWanted", "");
+    let mut status: meshstor_crds::MeshNodeStatus =
+        serde_json::from_value(serde_json::json!({"quarantine": items, "drives": []})).unwrap();
+    status.conditions = meshstor_crds::conditions::apply(&[], &[ready], None, &time);
+    status.heartbeat = Some(time);
+    node.status = Some(status);
+    node
+}
+
+/// I2: an array that runs on a node, and a node that does not answer, are somebody who may still write.
+#[test]
+fn what_a_node_reports_is_read_whole() {
+    let partition = serde_json::json!({
+        "id": "partition/00000000-0000-0000-0000-00000000000B", "kind": "Partition", "drive": "d0", "label": "v-0",
+        "sizeBytes": COMPONENT + HEADROOM, "since": "2026-01-01T00:00:00Z", "message": "", "leg": {
+            "arrayUuid": ARRAY, "arrayName": "meshstor:v", "level": 10, "slots": 4, "nearCopies": 2, "slot": 1, "activeSlots": [0, 1],
+            "number": 4, "roles": [0, -1, 2, 3, 1], "rebuilding": false, "events": 9, "componentBytes": COMPONENT,
+            "bitmap": "internal", "clean": true, "ledgerEpoch": 3, "ledgerBlank": false, "ledgerLost": false,
+        },
+    });
+    let array = serde_json::json!({
+        "id": format!("array/{ARRAY}"), "kind": "Array", "path": "/dev/md100", "since": "2026-01-01T00:00:00Z", "message": "",
+    });
+    let now = jiff::Timestamp::from_second(1000).unwrap();
+    let look = |beat, items: serde_json::Value| super::read::look(&[node(beat, &items)], &[], &[], Vec::new(), now);
+    let found = look(990, serde_json::json!([partition])).found;
+    let member = found[0].member.clone().unwrap();
+    assert_eq!(
+        (found[0].partition.as_str(), found[0].told),
+        ("00000000-0000-0000-0000-00000000000b", Told::Of { epoch: 3, blank: false })
+    );
+    assert_eq!((member.number, member.slot, member.near, member.events), (Some(4), Some(1), Some(2), 9));
+    assert_eq!(member.roles, [Some(0), None, Some(2), Some(3), Some(1)]);
+    assert_eq!(found[0].in_use, None);
+    let runs = look(990, serde_json::json!([partition, array])).found;
+    assert!(runs[0].in_use.as_ref().is_some_and(|by| by.contains("/dev/md100")));
+    assert!(look(900, serde_json::json!([partition])).found[0].in_use.is_some(), "its word is old");
+    // Of a superblock of which something is not told nothing is believed.
+    let mut less = partition.clone();
+    less["leg"]["events"] = serde_json::Value::Null;
+    assert_eq!(look(990, serde_json::json!([less])).found[0].member, None);
+}
+
+/// I5: an earlier run that was stopped is gone on with, from what the volume says; objects of other volumes are in nobody's way.
+#[test]
+fn a_run_that_was_stopped_is_gone_on_with() {
+    let mut volume = made(&pair(), &options());
+    volume.metadata.uid = Some("uid".to_owned());
+    let adopts = volume.spec.adopts.clone().unwrap();
+    let mut attachment = objects::attachment(&volume);
+    let now = jiff::Timestamp::from_second(1000).unwrap();
+    let look = |legs: &[meshstor_crds::MeshReplica], attachments: &[meshstor_crds::MeshAttachment]| {
+        super::read::look(&[], legs, attachments, vec![volume.clone()], now)
+    };
+    assert_eq!(look(&[], &[]).unfinished.len(), 1);
+    assert_eq!(look(&[], &[attachment.clone()]).unfinished.len(), 1, "it has no record");
+    attachment.status = Some(objects::record("v", &adopts));
+    let term = attachment.status.clone().unwrap().term.unwrap();
+    let legs = objects::replicas(&volume, &term, &ReplicaSetPolicySpec::default());
+    assert_eq!(look(&legs[..1], &[attachment.clone()]).unfinished.len(), 1, "a leg lacks its object");
+    let whole = look(&legs, &[attachment.clone()]);
+    assert_eq!(whole.unfinished.len(), 0);
+    attachment.status.as_mut().unwrap().term.as_mut().unwrap().retired = vec!["v-1".to_owned()];
+    assert_eq!(look(&legs[..1], &[attachment]).unfinished.len(), 0, "it was replaced meanwhile");
+    // What is left over of a volume that is there, or has the name of one, is not taken over.
+    let mut left = whole;
+    left.found = pair().to_vec();
+    assert!(matches!(super::read::plans(&left, &options())[0].made.as_ref().unwrap_err()[0], Refusal::Taken(_)));
+    left.arrays.clear();
+    assert!(matches!(super::read::plans(&left, &options())[0].made.as_ref().unwrap_err()[0], Refusal::Taken(_)));
 }
