@@ -7,6 +7,7 @@
 mod back;
 mod chaos;
 mod crashes;
+mod door;
 mod drives;
 mod events;
 mod failover;
@@ -90,6 +91,7 @@ fn tests() -> Vec<Test> {
         outage::TESTS,
         host::TESTS,
         drives::TESTS,
+        door::TESTS,
         tutorial::TESTS,
     ]
     .concat()
