@@ -39,18 +39,18 @@ fn guests(lab: &Lab, name: &str, count: usize) -> Result<Vec<Guest>> {
 }
 
 /// Writes a page full of a word to a device, around the page cache of the guest.
-fn write(guest: &Guest, device: &str, page: u64, word: &str, more: &str) -> Result<()> {
+pub(crate) fn write(guest: &Guest, device: &str, page: u64, word: &str, more: &str) -> Result<()> {
     guest.shell(&write_command(device, page, word, more)).map(drop)
 }
 
-fn write_command(device: &str, page: u64, word: &str, more: &str) -> String {
+pub(crate) fn write_command(device: &str, page: u64, word: &str, more: &str) -> String {
     format!(
         "yes {word} | dd of=/dev/{device} bs=4096 count=1 seek={page} iflag=fullblock oflag=direct conv=notrunc{more} status=none"
     )
 }
 
 /// The first word of a page.
-fn read(guest: &Guest, device: &str, page: u64) -> Result<String> {
+pub(crate) fn read(guest: &Guest, device: &str, page: u64) -> Result<String> {
     let script =
         format!("dd if=/dev/{device} bs=4096 count=1 skip={page} iflag=direct status=none | tr -d '\\0' | head -n 1");
     Ok(guest.shell(&script)?.trim().to_owned())

@@ -1,12 +1,13 @@
 //! End-to-end tests: real kernels, a real control plane, the real operator and daemons. `README` of `e2e/` says how to run them.
 //!
-//! One lab serves all tests, one after another, each with volumes of its own. Around each test its runner proves that it left
-//! nothing on any node and that no kernel complained. A test that fails leaves what a person needs in `target/e2e/<test>/`, and
-//! the next one gets a new lab.
+//! Two labs serve all tests (`MESHSTOR_LABS`), each one after another, each test with volumes of its own. Around each test its runner
+//! proves that it left nothing on any node and that no kernel complained. A test that fails leaves what a person needs in
+//! `target/e2e/<test>/`, and the next one gets a new lab.
 
 mod back;
 mod chaos;
 mod crashes;
+mod door;
 mod drives;
 mod events;
 mod failover;
@@ -26,9 +27,10 @@ mod rebuild;
 mod replacement;
 mod shapes;
 mod tutorial;
+mod workers;
 
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -41,8 +43,6 @@ use meshstor_e2e::{artifacts, netns, say};
 /// A test: its name, and what it does in a lab in which every node is ready.
 type Test = (&'static str, fn(&mut Lab) -> Result<()>);
 
-/// Directory of the suite's lab in `target/e2e`.
-const NAME: &str = "suite";
 /// Without the daemons' slow sweep: whatever a test waits for must be told to them.
 fn options() -> Options {
     Options { guests: 3, drive_bytes: 3 << 30, full_look: Some(86_400), audit: Audit::Ours, ..Options::default() }
@@ -52,16 +52,28 @@ fn options() -> Options {
 const COMPLAINTS: [&str; 7] = ["BUG:", "WARNING:", "Oops", "Call Trace", "blocked for more than", "KASAN", "UBSAN"];
 
 fn main() -> ExitCode {
+    let tests = tests();
+    if let Some(number) = workers::number() {
+        return work(number, &tests);
+    }
     let mut arguments = Arguments::from_args();
-    arguments.test_threads = Some(1);
-    let lab = Arc::new(Mutex::new(None));
+    arguments.test_threads = Some(workers::labs());
     if !arguments.list
-        && let Err(error) = prepare()
+        && let Err(error) = Prerequisites::find()
     {
         eprintln!("e2e: {error:#}");
         return ExitCode::FAILURE;
     }
-    let tests = [
+    let pool = Arc::new(workers::Pool::default());
+    let trial = |(name, _): Test| {
+        let pool = Arc::clone(&pool);
+        Trial::test(name, move || pool.run(name).map_err(|error| Failed::from(format!("{error:#}"))))
+    };
+    libtest_mimic::run(&arguments, tests.into_iter().map(trial).collect()).exit_code()
+}
+
+fn tests() -> Vec<Test> {
+    [
         life::TESTS,
         shapes::TESTS,
         kernels::TESTS,
@@ -81,41 +93,41 @@ fn main() -> ExitCode {
         outage::TESTS,
         host::TESTS,
         drives::TESTS,
+        door::TESTS,
         tutorial::TESTS,
         rebuild::TESTS,
         quarantine::TESTS,
     ]
-    .concat();
-    let trials = tests.into_iter().map(|test| trial(test, Arc::clone(&lab))).collect();
-    let conclusion = libtest_mimic::run(&arguments, trials);
-    drop(lab.lock().unwrap_or_else(PoisonError::into_inner).take());
-    conclusion.exit_code()
+    .concat()
+}
+
+/// Runs the tests that are named to this process, in a lab of its own.
+fn work(number: usize, tests: &[Test]) -> ExitCode {
+    if let Err(error) = prepare() {
+        eprintln!("e2e: {error:#}");
+        return ExitCode::FAILURE;
+    }
+    let directory = format!("suite-{number}");
+    let mut slot = None;
+    workers::serve(|wanted| {
+        let (name, test) = tests.iter().find(|(name, _)| *name == wanted).context("it is no test")?;
+        let outcome = run(&mut slot, &directory, name, *test);
+        if let Err(error) = &outcome {
+            say!("{name} failed: {error:#}");
+            keep_artifacts(slot.take(), name);
+        }
+        outcome
+    })
 }
 
 /// Moves this process into namespaces of its own; the process outside never comes back from here.
 fn prepare() -> Result<()> {
-    if netns::is_inside() {
-        return netns::set_up();
-    }
-    Prerequisites::find()?;
-    Err(netns::enter())
+    if netns::is_inside() { netns::set_up() } else { Err(netns::enter()) }
 }
 
-fn trial((name, test): Test, lab: Arc<Mutex<Option<Lab>>>) -> Trial {
-    Trial::test(name, move || {
-        let mut slot = lab.lock().unwrap_or_else(PoisonError::into_inner);
-        let outcome = run(&mut slot, name, test);
-        outcome.map_err(|error| {
-            say!("{name} failed: {error:#}");
-            keep_artifacts(slot.take(), name);
-            Failed::from(format!("{error:#}"))
-        })
-    })
-}
-
-fn run(slot: &mut Option<Lab>, name: &str, test: fn(&mut Lab) -> Result<()>) -> Result<()> {
+fn run(slot: &mut Option<Lab>, directory: &str, name: &str, test: fn(&mut Lab) -> Result<()>) -> Result<()> {
     if slot.is_none() {
-        *slot = Some(Lab::up(Prerequisites::find()?, NAME, options())?);
+        *slot = Some(Lab::up(Prerequisites::find()?, directory, options())?);
     }
     let lab = slot.as_mut().context("the lab is up")?;
     say!("== {name}");

@@ -97,11 +97,11 @@ impl LegWorker {
         status.is_some_and(|s| held(s, &self.name, replica.spec.epoch))
     }
 
-    /// Nobody has a connection to an export of the leg.
+    /// Who had a connection to an export of the leg has it no more, and cannot make another.
     async fn is_left(&self, facts: &LegFacts) -> Result<bool, TurnError> {
         let exports = facts.exports.clone();
-        let any = move |host: &dyn Host| exports.iter().try_fold(false, |any, e| Ok(any || host.is_connected(e)?));
-        Ok(!self.ctx.blocking(any).await?)
+        let any = move |host: &dyn Host| exports.iter().try_fold(false, |any, e| Ok(any || host.is_left(e)?));
+        self.ctx.blocking(any).await
     }
 
     async fn observe(&self, replica: &MeshReplica) -> Result<LegFacts, TurnError> {

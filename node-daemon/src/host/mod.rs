@@ -486,10 +486,12 @@ pub trait Host: Send + Sync {
     /// Opens the leg: subsystem, allow-list and namespace first, the link to a port of its own last. Answers with
     /// listener and fresh namespace UUID.
     fn export(&self, leg: &LegRef, spec: &ExportSpec) -> Result<ExportFacts>;
-    /// Whether anybody has a connection to an export.
-    fn is_connected(&self, export: &ExportFacts) -> Result<bool>;
+    /// Whether the consumer of an export came in through its door and is gone: it cannot come in again (rule 9). Not so while nobody
+    /// came yet: there is nothing to close behind it.
+    fn is_left(&self, export: &ExportFacts) -> Result<bool>;
     /// Lets the consumer of a live export, which has lost its connection, come back once: the export is closed with its barrier, so that
-    /// nothing of the old connection can land any more, and opened again as it was (rule 9).
+    /// nothing of the old connection can land any more, and opened again as it was (rule 9). Refused with [`HostError::Busy`] while somebody
+    /// has a connection.
     fn readmit(&self, leg: &LegRef, spec: &ExportSpec) -> Result<()>;
     /// Closes one export: no I/O of it can land any more when this returns (the barrier). See `SAFETY.md` for the order.
     fn revoke(&self, nqn: &str) -> Result<()>;

@@ -7,6 +7,7 @@ use super::{edit, events, guard};
 use crate::MANAGER;
 use crate::context::Context;
 use crate::error::Error;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Resource, ResourceExt as _};
 use meshstor_crds::{MeshAttachment, MeshReplica, MeshVolume, MeshVolumeStatus};
@@ -65,7 +66,7 @@ async fn write(world: &World, action: &Action, ctx: &Context) -> Result<(), Erro
             attachments.create(&params(), &edit::new_attachment(world)).await.map(drop).map_err(failed)
         }
         Action::WriteTerm(term) => {
-            let attachment = edit::with_term(observed(world.attachment.as_ref(), world)?, term);
+            let attachment = edit::with_term(observed(world.attachment.as_ref(), world)?, term, &Time(world.now));
             attachments.replace_status(&world.name(), &params(), &attachment).await.map_err(failed)?;
             for notice in events::of_term(world, term) {
                 ctx.tell(&world.volume.object_ref(&()), &notice).await;

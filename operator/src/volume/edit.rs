@@ -2,8 +2,9 @@
 
 use super::action::Action;
 use super::world::World;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
 use kube::Resource as _;
+use meshstor_crds::conditions::{self, Want};
 use meshstor_crds::{
     MeshAttachment, MeshAttachmentSpec, MeshReplica, MeshReplicaSpec, MeshVolume, REPLICA_FINALIZER, Term,
     VOLUME_FINALIZER,
@@ -33,10 +34,19 @@ pub fn new_attachment(world: &World) -> MeshAttachment {
     attachment
 }
 
-/// The attachment with a new record; the rest of its status is its consumer's and stays.
-pub fn with_term(attachment: &MeshAttachment, term: &Term) -> MeshAttachment {
+/// The attachment with a new record; the rest of its status is its consumer's and stays. But of a new epoch nobody has said that it is
+/// `Ready`, and whoever was the consumer may never say anything again (I7).
+pub fn with_term(attachment: &MeshAttachment, term: &Term, now: &Time) -> MeshAttachment {
     let mut new = attachment.clone();
-    new.status.get_or_insert_default().term = Some(term.clone());
+    let status = new.status.get_or_insert_default();
+    let old = status.term.replace(term.clone());
+    if old.is_some_and(|old| old.epoch != term.epoch) {
+        let why = format!("epoch {} begins on node {}; those before it are being revoked", term.epoch, term.node);
+        let want = [Want::new(conditions::READY, false, conditions::REASON_REVOKING, why)];
+        let ready = conditions::apply(&status.conditions, &want, attachment.metadata.generation, now);
+        status.conditions.retain(|c| c.type_ != conditions::READY);
+        status.conditions.extend(ready);
+    }
     new
 }
 
@@ -78,4 +88,27 @@ pub fn with_finalizer(volume: &MeshVolume, held: bool) -> MeshVolume {
         finalizers.push(VOLUME_FINALIZER.to_owned());
     }
     new
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::volume::fixtures::{attached, now};
+
+    /// I7: a consumer that was given up says nothing any more; what it said last is not true of the next epoch.
+    #[test]
+    fn a_new_epoch_is_not_ready_by_the_word_of_the_last() {
+        let world = attached();
+        let mut attachment = world.attachment.clone().unwrap();
+        let ready = [Want::new(conditions::READY, true, conditions::REASON_ATTACHED, "")];
+        let status = attachment.status.as_mut().unwrap();
+        status.conditions = conditions::apply(&[], &ready, None, &Time(now()));
+        let term = status.term.clone().unwrap();
+        let same = with_term(&attachment, &Term { initialised: true, ..term.clone() }, &Time(now()));
+        assert!(conditions::is_true(&same.status.unwrap().conditions, conditions::READY));
+        let next = with_term(&attachment, &Term { epoch: term.epoch + 1, ..term }, &Time(now()));
+        let said = next.status.unwrap().conditions;
+        assert!(!conditions::is_true(&said, conditions::READY), "{said:?}");
+        assert_eq!(said.len(), 1);
+    }
 }

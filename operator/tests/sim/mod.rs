@@ -214,7 +214,7 @@ impl Sim {
                 return false;
             }
             Action::WriteTerm(term) => {
-                let mut new = edit::with_term(world.attachment.as_ref().unwrap(), term);
+                let mut new = edit::with_term(world.attachment.as_ref().unwrap(), term, &Time(self.now()));
                 self.stamp(&mut new);
                 self.attachment = Some(new);
             }

@@ -115,12 +115,20 @@ impl World {
         Ok(facts)
     }
 
-    pub(super) fn is_connected(&self, nqn: &str) -> bool {
+    fn is_connected(&self, nqn: &str) -> bool {
         let mut nodes = self.nodes.iter();
         nodes.any(|(name, node)| node.up && node.conns.iter().any(|c| c.nqn == nqn && self.live(name, c)))
     }
 
+    pub(super) fn is_left(&self, nqn: &str) -> bool {
+        let mut exports = self.nodes.values().flat_map(|node| &node.exports);
+        exports.any(|e| e.facts.nqn == nqn && e.used) && !self.is_connected(nqn)
+    }
+
     pub(super) fn readmit(&mut self, name: &str, leg: &LegRef, spec: &ExportSpec) -> Result<()> {
+        if self.is_connected(&spec.nqn) {
+            return busy("open an export again", "somebody is connected");
+        }
         let exports = &mut self.node_mut(name)?.exports;
         match exports.iter_mut().find(|e| e.facts.nqn == spec.nqn && e.leg == leg.uuid) {
             Some(export) => export.used = false,

@@ -6,6 +6,7 @@ use super::direct::{Access, Direct};
 use super::error::{Doing, busy, conflict, failed, unless_gone};
 use super::md::{is_gone, read_superblock};
 use super::mdstate::{self, ArrayState};
+use super::superblock::BadBlockLog;
 use super::{RealHost, superblock, sysfs};
 use meshstor_crds::geometry::CHUNK;
 use meshstor_crds::naming::{self, HOMEHOST};
@@ -38,10 +39,14 @@ impl RealHost {
         }
         let device = self.claim_number(spec.uuid)?;
         let geometry = spec.geometry;
+        let settings = self.config.run.join("mdadm.conf");
+        // A member that cannot write a block must fail: MD would note the block, go on, and call it in sync.
+        sysfs::replace(&settings, "CREATE bbl=no\n").doing(action)?;
         let mut tool = Tool::new("mdadm")
             .arg("--create")
             .arg(&device)
             .args(["--run", "--quiet", "--metadata=1.2", "--assume-clean"])
+            .arg(format!("--config={}", settings.display()))
             .arg(format!("--bitmap={}", bitmap(spec.bitmap)))
             .arg(format!("--data-offset={DATA_OFFSET}"))
             .arg(format!("--size={}", spec.size / 1024))
@@ -110,6 +115,9 @@ impl RealHost {
         }
         self.check_floor(action)?;
         let newest = self.members_to_start_from(spec, action)?;
+        for member in &spec.members {
+            forget_bad_block_log(&member.device).doing(action)?;
+        }
         let device = self.claim_number(spec.uuid)?;
         // `--run` starts it degraded; never `--force`, which takes stale members for good ones.
         let mut tool = Tool::new("mdadm")
@@ -307,7 +315,7 @@ impl RealHost {
         let sync = block.join("md/sync_action");
         sysfs::write(&sync, "frozen").doing(action)?;
         let add = Tool::new("mdadm").args(["--manage", "--quiet"]).arg(array).arg("--add").arg(&member.device);
-        let placed = add.run().and_then(|_| {
+        let placed = add.run().and_then(|_| self.without_log(array, member, &name)).and_then(|()| {
             if member.write_mostly {
                 // Not by `--add --write-mostly`: mdadm 4.6 then adds it to an array with the lockless bitmap as a failed one.
                 sysfs::write(&file, "writemostly").doing(action)?;
@@ -321,6 +329,24 @@ impl RealHost {
         }
     }
 
+    /// mdadm gives what it adds a log of bad blocks, and cannot be told not to: the new member, which is in no slot yet, is taken
+    /// out again, its superblock is mended, and the kernel is told of it by its number.
+    fn without_log(&self, array: &Path, member: &ArrayMember, name: &str) -> Result<()> {
+        let action = || format!("add {name} to {} without a log of bad blocks", array.display());
+        let bytes = Direct::open(&member.device, Access::Read).and_then(|disk| read_block(&disk)).doing(action)?;
+        if superblock::bad_block_log(&bytes) == Some(BadBlockLog::Off) {
+            return Ok(());
+        }
+        // A spare that has not failed is put into an empty slot by its own removal (7.3, remove_and_add_spares()).
+        sysfs::write(self.member_file(array, name, "state"), "faulty").doing(action)?;
+        self.drop_member(array, name)?;
+        forget_bad_block_log(&member.device).doing(action)?;
+        let number = sysfs::device_number(&self.config.sys.join("class/block").join(name))?;
+        let (major, minor) = number.ok_or_else(|| failed(action(), "the kernel does not have the device"))?;
+        let block = self.block_of(array)?.ok_or_else(|| failed(action(), "the kernel does not have it"))?;
+        sysfs::write(block.join("md/new_dev"), &format!("{major}:{minor}")).doing(action)
+    }
+
     /// An addition was interrupted: what it left outside of every slot, or in one and not in sync, is taken out again, and rebuilding
     /// goes on. (A leg that returns by the bitmap is in its slot before all that must be on its drive is there.)
     pub(super) fn thaw_array(&self, array: &Path) -> Result<()> {
@@ -331,13 +357,26 @@ impl RealHost {
             let Some(state) = sysfs::parsed(file("state"), "list of flags", owned_flags)? else { continue };
             let added = !state.iter().any(|flag| flag == "in_sync" || flag == "faulty");
             if added || sysfs::parsed(file("slot"), "slot", mdstate::slot)? == Some(None) {
-                // A spare that has not failed is put into an empty slot by its own removal (7.3, remove_and_add_spares()).
+                // As above: it must have failed.
                 unless_gone(sysfs::write(file("state"), "faulty")).doing(action)?;
                 self.drop_member(array, dir.strip_prefix("dev-").unwrap_or(dir))?;
             }
         }
         self.forget_wishes(&block)?;
         sysfs::write(block.join("md/sync_action"), "idle").doing(action)
+    }
+}
+
+fn read_block(disk: &Direct) -> std::io::Result<Vec<u8>> {
+    disk.read(superblock::OFFSET, superblock::BYTES)
+}
+
+/// Takes an empty log of bad blocks out of a superblock that nobody uses.
+fn forget_bad_block_log(device: &Path) -> std::io::Result<()> {
+    let disk = Direct::open(device, Access::Exclusive)?;
+    match superblock::without_bad_block_log(&read_block(&disk)?) {
+        Some(new) => disk.write(superblock::OFFSET, &new).and_then(|()| disk.sync()),
+        None => Ok(()),
     }
 }
 

@@ -7,6 +7,7 @@
 #![allow(clippy::disallowed_methods)]
 
 use super::super::*;
+use super::superblock::{self, BadBlockLog};
 use super::{RealConfig, RealHost, direct, disk, nft, sysfs};
 use std::fs;
 use std::io::{Read, Write};
@@ -450,6 +451,8 @@ fn portable(legs: &[&Path]) {
         let mut bytes = vec![0; 4096];
         fs::File::open(leg).unwrap().read_exact_at(&mut bytes, 4096).unwrap();
         assert_eq!(&bytes[0xe0..0xe4], [0; 4], "{}: a logical block size", leg.display());
+        // I1: a leg that could not write a block must fail, not be called in sync without it.
+        assert_eq!(superblock::bad_block_log(&bytes), Some(BadBlockLog::Off), "{}", leg.display());
     }
 }
 

@@ -259,8 +259,8 @@ impl Host for RealHost {
     fn export(&self, leg: &LegRef, spec: &ExportSpec) -> Result<ExportFacts> {
         self.open_export(leg, spec)
     }
-    fn is_connected(&self, export: &ExportFacts) -> Result<bool> {
-        self.has_connection(export)
+    fn is_left(&self, export: &ExportFacts) -> Result<bool> {
+        self.has_left(export)
     }
     fn readmit(&self, leg: &LegRef, spec: &ExportSpec) -> Result<()> {
         self.open_again(leg, spec)

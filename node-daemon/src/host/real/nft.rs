@@ -1,7 +1,7 @@
 //! The drop of a leg's TCP port (a fenced consumer must see silence, never an error), and the door before it: so many connections as the
 //! consumer makes once are let in, and none after them (rule 9).
 //!
-//! Two tables of our own a port, `inet meshstor-cut-<port>` and `inet meshstor-door-<port>`: each is made in one nftables transaction and
+//! Tables of our own a port, `inet meshstor-cut-<port>`, `inet meshstor-door-<port>` and `inet meshstor-shut-<port>`: each is made in one nftables transaction and
 //! goes in one, so ports share nothing, and nothing is left of one that is closed.
 
 use super::super::Result;
@@ -14,6 +14,8 @@ use std::collections::BTreeSet;
 const CUT: &str = "meshstor-cut-";
 /// The same of doors.
 const DOOR: &str = "meshstor-door-";
+/// The same of doors that nobody may pass just now.
+const SHUT: &str = "meshstor-shut-";
 
 /// Whether packets can be dropped on this node.
 pub(super) fn available() -> bool {
@@ -45,7 +47,7 @@ pub(super) fn door(port: u16, connections: u16) -> Result<()> {
 
 fn door_script(port: u16, connections: u16) -> String {
     let table = format!("inet {DOOR}{port}");
-    let opens = format!("tcp dport {port} tcp flags & (fin | syn | rst | ack) == syn");
+    let opens = opens(port);
     format!(
         "add table {table}\n\
          delete table {table}\n\
@@ -58,13 +60,63 @@ fn door_script(port: u16, connections: u16) -> String {
     )
 }
 
+/// What would open a connection to a port.
+fn opens(port: u16) -> String {
+    format!("tcp dport {port} tcp flags & (fin | syn | rst | ack) == syn")
+}
+
+/// Whether a connection was ever let in through the door of a port; not so where there is none.
+pub(super) fn was_used(port: u16) -> Result<bool> {
+    let table = format!("{DOOR}{port}");
+    if !tables()?.contains(&table) {
+        return Ok(false);
+    }
+    let listing = Tool::new("nft").arg("list").arg("set").arg("inet").arg(&table).arg("seen").run()?;
+    has_elements(&listing).ok_or_else(|| failed("read who passed a door", format!("{listing:?} is no set")))
+}
+
+/// Whether a set that `nft list set` prints has elements; none where it prints anything else, or not to its end. Pure.
+fn has_elements(listing: &str) -> Option<bool> {
+    let lines: Vec<&str> = listing.lines().map(str::trim).collect();
+    let whole = lines.first()?.starts_with("table inet ")
+        && lines.get(1)?.starts_with("set ")
+        && lines.ends_with(&["}", "}"])
+        && listing.ends_with('\n');
+    whole.then(|| lines.iter().any(|line| line.starts_with("elements = {")))
+}
+
+/// Drops what would open a connection to a port, whoever sends it, until [`unshut`] or [`clear`].
+pub(super) fn shut(port: u16) -> Result<()> {
+    if !available() {
+        return Ok(());
+    }
+    let (table, opens) = (format!("inet {SHUT}{port}"), opens(port));
+    let script = format!(
+        "add table {table}\n\
+         delete table {table}\n\
+         add table {table}\n\
+         add chain {table} input {{ type filter hook input priority -295; }}\n\
+         add rule {table} input {opens} drop\n"
+    );
+    Tool::new("nft").arg("-f").arg("-").run_with(Some(&script)).map(|_| ())
+}
+
+/// Undoes [`shut`].
+pub(super) fn unshut(port: u16) -> Result<()> {
+    if !available() {
+        return Ok(());
+    }
+    let script = format!("add table inet {SHUT}{port}\ndelete table inet {SHUT}{port}\n");
+    Tool::new("nft").arg("-f").arg("-").run_with(Some(&script)).map(|_| ())
+}
+
 /// Lets every packet of the port through.
 pub(super) fn clear(port: u16) -> Result<()> {
     if !available() {
         return Ok(());
     }
     let tables = tables()?;
-    let ours = [CUT, DOOR].map(|kind| format!("{kind}{port}"));
+    let ours = [CUT, DOOR, SHUT].map(|kind| format!("{kind}{port}"));
     let script: String =
         ours.iter().filter(|name| tables.contains(*name)).map(|name| format!("delete table inet {name}\n")).collect();
     if script.is_empty() {
@@ -77,7 +129,8 @@ pub(super) fn clear(port: u16) -> Result<()> {
 pub(super) fn ports() -> Result<BTreeSet<u16>> {
     let tables = tables()?;
     // A table with a port that is none was made by hand.
-    let port = |name: &String| name.strip_prefix(CUT).or_else(|| name.strip_prefix(DOOR)).and_then(digits::<u16>);
+    let port =
+        |name: &String| [CUT, DOOR, SHUT].iter().find_map(|kind| name.strip_prefix(kind)).and_then(digits::<u16>);
     Ok(tables.iter().filter_map(port).collect())
 }
 
@@ -112,6 +165,19 @@ mod tests {
         assert!(script.ends_with("== syn drop\n"));
     }
 
+    /// Rule 9: whoever was let in is seen, and half an answer is none.
+    #[test]
+    fn a_door_tells_whether_it_was_used() {
+        let head =
+            "table inet meshstor-door-42001 {\n\tset seen {\n\t\ttype inet_service\n\t\tsize 3\n\t\tflags dynamic\n";
+        let used = format!("{head}\t\telements = {{ 40001, 40002,\n\t\t\t     40003 }}\n\t}}\n}}\n");
+        assert_eq!(has_elements(&format!("{head}\t}}\n}}\n")), Some(false));
+        assert_eq!(has_elements(&used), Some(true));
+        for cut in 0..used.len() {
+            assert_eq!(has_elements(&used[..cut]), None, "{cut}");
+        }
+    }
+
     proptest! {
         #[test]
         fn every_listed_table_is_found(ports in proptest::collection::btree_set(any::<u16>(), 0..30)) {
@@ -126,7 +192,7 @@ mod tests {
 
         #[test]
         fn any_listing_is_read(text in ".{0,80}") {
-            let _ = parse(&text);
+            let _ = (parse(&text), has_elements(&text));
         }
     }
 }

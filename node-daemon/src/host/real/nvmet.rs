@@ -212,6 +212,12 @@ impl RealHost {
             return Err(conflict(action(), "it is not what the grant says"));
         }
         let address: IpAddr = at.parse().map_err(|e| failed(action(), e))?;
+        // Whoever is let in just now would be cut off between two commands, and wait a minute for an answer.
+        nft::shut(port)?;
+        if self.has_connection(port)? {
+            nft::unshut(port)?;
+            return Err(busy(action(), "somebody is connected"));
+        }
         self.cut_and_drain(&spec.nqn)?;
         let _guard = self.lock_exports();
         self.sweep_ports()?;
@@ -221,14 +227,19 @@ impl RealHost {
         self.make_port(spec, address, port)
     }
 
-    /// Whether anybody has a connection to an export's listener.
-    pub(super) fn has_connection(&self, export: &ExportFacts) -> Result<bool> {
-        let Some((_, port)) = &export.listening else { return Ok(false) };
+    /// Whether somebody came in through the door of an export and nobody is inside. What has no door shuts nobody out.
+    pub(super) fn has_left(&self, export: &ExportFacts) -> Result<bool> {
+        let Some((_, port)) = export.listening else { return Ok(false) };
+        Ok(nft::was_used(port)? && !self.has_connection(port)?)
+    }
+
+    /// Whether anybody has a connection to a port.
+    fn has_connection(&self, port: u16) -> Result<bool> {
         for table in ["net/tcp", "net/tcp6"] {
             let path = self.config.proc.join(table);
             let text = sysfs::whole_table(&path)?.unwrap_or_default();
             let text = String::from_utf8_lossy(&text);
-            if established(&text, *port).ok_or_else(|| sysfs::bad(&path, "it is no table of sockets"))? {
+            if established(&text, port).ok_or_else(|| sysfs::bad(&path, "it is no table of sockets"))? {
                 return Ok(true);
             }
         }

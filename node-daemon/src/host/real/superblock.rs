@@ -19,6 +19,10 @@ const FEATURE_BITMAP: u32 = 1;
 /// `MD_FEATURE_RECOVERY_OFFSET`, `_RECOVERY_BITMAP`: the device is being filled. One with `_REPLACEMENT` alone has everything: MD has
 /// failed the member whose place it takes, and writes may be on this one alone.
 const FILLING: u32 = 1 << 1 | 1 << 7;
+/// `bblog_shift`, `bblog_size` and `bblog_offset` lie in these bytes; an offset other than zero switches the log on (7.3, `super_1_load`).
+const BAD_BLOCK_LOG: std::ops::Range<usize> = 185..192;
+/// `MD_FEATURE_BAD_BLOCKS`: there are blocks in the log.
+const FEATURE_BAD_BLOCKS: u32 = 8;
 /// Numbers from here on are no slots (`MD_DISK_ROLE_MAX`).
 const ROLES: u16 = 0xff00;
 
@@ -112,15 +116,51 @@ pub(super) fn bitmap_at(bytes: &[u8]) -> Option<u64> {
         .then_some(OFFSET + offset * 512)
 }
 
+/// The log in which MD notes blocks that a member could not write, instead of failing the member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BadBlockLog {
+    /// There is none: a member that cannot write fails.
+    Off,
+    /// There is room for one, and nothing in it.
+    Empty,
+    /// Blocks are noted: the member is called in sync and does not hold every write.
+    Used,
+}
+
+/// Its log; none for bytes that are no superblock.
+pub(super) fn bad_block_log(bytes: &[u8]) -> Option<BadBlockLog> {
+    whole(bytes)?;
+    Some(match u32_at(bytes, 8)? & FEATURE_BAD_BLOCKS != 0 {
+        true => BadBlockLog::Used,
+        false if u32_at(bytes, BAD_BLOCK_LOG.end - 4)? == 0 => BadBlockLog::Off,
+        false => BadBlockLog::Empty,
+    })
+}
+
+/// The same superblock without a log that is empty; none for any other.
+pub(super) fn without_bad_block_log(bytes: &[u8]) -> Option<Vec<u8>> {
+    if bad_block_log(bytes)? != BadBlockLog::Empty {
+        return None;
+    }
+    let mut out = bytes.to_vec();
+    out.get_mut(BAD_BLOCK_LOG)?.fill(0);
+    sealed(out)
+}
+
+/// With its checksum.
+fn sealed(mut bytes: Vec<u8>) -> Option<Vec<u8>> {
+    let sum = checksum(&bytes)?;
+    bytes.get_mut(CHECKSUM..CHECKSUM + 4)?.copy_from_slice(&sum.to_le_bytes());
+    Some(bytes)
+}
+
 /// The same superblock without its `logical_block_size`, which kernels have from 6.19 on and older ones refuse for a
 /// feature that they do not know; none where there is no superblock that is whole.
 pub(super) fn portable(bytes: &[u8]) -> Option<Vec<u8>> {
     whole(bytes)?;
     let mut out = bytes.to_vec();
     out.get_mut(LOGICAL_BLOCK_SIZE..LOGICAL_BLOCK_SIZE + 4)?.fill(0);
-    let sum = checksum(&out)?;
-    out.get_mut(CHECKSUM..CHECKSUM + 4)?.copy_from_slice(&sum.to_le_bytes());
-    Some(out)
+    sealed(out)
 }
 
 /// `calc_sb_1_csum` of the kernel.
@@ -191,6 +231,20 @@ mod tests {
             with[CHECKSUM..CHECKSUM + 4].copy_from_slice(&sum.to_le_bytes());
             prop_assert_eq!(decode(&with), Ok(Some(sb)));
             prop_assert_eq!(portable(&with), Some(plain));
+        }
+
+        #[test]
+        /// I1: only a log that is empty is taken away; what is noted there is missing from the member.
+        fn a_log_without_blocks_is_taken_away(log in any::<[u8; 7]>(), used in any::<bool>()) {
+            let sb = Superblock { uuid: Uuid::from_u128(7), name: "meshstor:a".into(), events: 9, raid_disks: 2 };
+            let mut with = encode(&sb, 128);
+            with[BAD_BLOCK_LOG].copy_from_slice(&log);
+            with[8] = if used { 8 } else { 0 };
+            let with = sealed(with).unwrap();
+            let on = log[3..] != [0; 4];
+            let found = if used { BadBlockLog::Used } else if on { BadBlockLog::Empty } else { BadBlockLog::Off };
+            prop_assert_eq!(bad_block_log(&with), Some(found));
+            prop_assert_eq!(without_bad_block_log(&with), (!used && on).then(|| encode(&sb, 128)));
         }
 
         #[test]
