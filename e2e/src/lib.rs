@@ -8,6 +8,7 @@
 pub mod agent;
 pub mod api;
 pub mod artifacts;
+pub mod bed;
 pub mod bench;
 pub mod certs;
 pub mod control_plane;
@@ -26,6 +27,7 @@ pub mod partition;
 pub mod prerequisites;
 pub mod process;
 pub mod remote;
+pub mod steps;
 pub mod timeline;
 pub mod uml;
 pub mod volume;

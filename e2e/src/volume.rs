@@ -126,6 +126,13 @@ impl<'a> Volume<'a> {
         attachment["status"]["array"][key].as_str().map(str::to_owned).context("an attached volume has a path")
     }
 
+    /// Gives the consumer of the record's epoch up, as a person does, and asks for it elsewhere, mounted, without waiting.
+    pub fn give_up(&self, to: &str) -> Result<()> {
+        let term = self.attachment()?["status"]["term"].clone();
+        let lost = json!({ "node": term["node"], "epoch": term["epoch"] });
+        self.patch(&json!({ "spec": { "lost": lost, "node": to, "mountPath": self.mount_path() } }))
+    }
+
     /// Asks for it nowhere, without waiting.
     pub fn want_nowhere(&self) -> Result<()> {
         self.patch(&json!({ "spec": { "node": null, "mountPath": null } }))
