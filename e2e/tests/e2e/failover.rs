@@ -109,7 +109,7 @@ fn fenced<'a>(lab: &'a mut Lab, load: &Load, name: &str, before: &str) -> Result
     load.start(lab, &consumer, &path)?;
     load.wait_for_progress(lab, &consumer, 100, secs(60))?;
     partition::cut(lab.guest(&consumer)?, Cut::Both, Way::Both)?;
-    volume.give_up(&other)?;
+    volume.give_up(&other, true)?;
     let path = volume.wait_attached(&other, true)?;
     ensure!(partition::dropped(lab.guest(&consumer)?)? > 0, "nothing was cut");
     let held = load.journal(lab, &consumer)?.flushed();
