@@ -2,6 +2,7 @@
 
 mod failover;
 mod foreground;
+mod lost;
 mod rebuild;
 mod returned;
 mod stall;
@@ -27,6 +28,8 @@ pub enum Part {
     ResyncedPerDirtied,
     /// What a rebuild does to those who use the volume.
     RebuildP99,
+    /// Acknowledged writes that are lost, with our timers and with others'.
+    LostWrites,
 }
 
 impl Part {
@@ -36,6 +39,7 @@ impl Part {
             Self::Failover => failover::rows(lab),
             Self::ResyncedPerDirtied => returned::rows(lab),
             Self::RebuildP99 => rebuild::rows(lab),
+            Self::LostWrites => lost::rows(lab),
         }
     }
 }
