@@ -27,20 +27,17 @@ const NO_LIMIT: &str = "2097152";
 enum Limit {
     /// The daemon, by what the volume's requests take.
     Budget,
-    /// Nobody: the daemon is away. MD lets its own requests wait for others', as ever.
+    /// Nobody: the daemon is away, and its limit taken off by hand.
     None,
-    /// Nobody, and MD is told that the rebuild goes first.
-    First,
 }
 
 impl Limit {
-    const ALL: [Self; 3] = [Self::Budget, Self::None, Self::First];
+    const ALL: [Self; 2] = [Self::Budget, Self::None];
 
     fn word(self) -> &'static str {
         match self {
             Self::Budget => "budget",
             Self::None => "none",
-            Self::First => "first",
         }
     }
 
@@ -50,17 +47,12 @@ impl Limit {
             return Ok(());
         }
         guest.kill_daemon()?;
-        let first = if self == Self::First { format!("; echo {NO_LIMIT} > sync_speed_min") } else { String::new() };
-        guest.shell(&format!("cd /sys/block/{array}/md && echo {NO_LIMIT} > sync_speed_max{first}")).map(drop)
+        guest.shell(&format!("echo {NO_LIMIT} > /sys/block/{array}/md/sync_speed_max")).map(drop)
     }
 
-    /// Everything as it was: the daemon sees to the rest.
-    fn restore(self, lab: &Lab, bed: &Bed) -> Result<()> {
-        if self == Self::Budget {
-            return Ok(());
-        }
-        lab.guest(&bed.consumer)?.shell(&format!("echo system > /sys/block/{}/md/sync_speed_min", bed.array()))?;
-        lab.start_daemon(&bed.consumer)
+    /// Everything as it was: a daemon sees to its limit.
+    fn restore(self, lab: &Lab, node: &str) -> Result<()> {
+        if self == Self::Budget { Ok(()) } else { lab.start_daemon(node) }
     }
 }
 
@@ -127,7 +119,7 @@ fn rebuild(lab: &mut Lab, bed: &Bed, limit: Limit) -> Result<Seen> {
     limit.lift(guest, bed.array())?;
     let (during, speed) = measure(guest, bed)?;
     let latencies = foreground.end(guest)?;
-    limit.restore(lab, bed)?;
+    limit.restore(lab, &bed.consumer)?;
     bed.volume(lab).wait_whole(2)?;
     Ok(Seen { idle: latencies.p99(idle)?, during: latencies.p99(during)?, speed })
 }
