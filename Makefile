@@ -106,9 +106,9 @@ kernel-package: prerequisites ## Build the DKMS source package of md, for kernel
 
 AREA ?= volume
 .PHONY: bench
-bench: lab ## Measure AREA (volume, many-legs, api-writes-per-life, operator-300, placement); writes target/bench/<area>.json and .md
+bench: lab ## Measure AREA (volume, many-legs, api-writes-per-life, operator-300, placement, safety); writes target/bench/<area>.json and .md
 	@cargo build --locked --release --workspace --bins
-	@$${CARGO_TARGET_DIR:-target}/release/meshstor-lab bench --area $(AREA)
+	@$${CARGO_TARGET_DIR:-target}/release/meshstor-lab bench --area $(AREA) $(if $(PART),--part $(PART))
 
 .PHONY: build
 build: prerequisites ## Build all programs

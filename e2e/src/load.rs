@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::guest::Guest;
 use crate::lab::Lab;
 use crate::wait::{Look, secs, wait_for, when};
-use crate::writer::Journal;
+use crate::writer::{BLOCK, Journal, Run, Scan, Shape};
 
 /// A run of the writer on one volume.
 #[derive(Clone, Debug)]
@@ -27,6 +27,18 @@ impl Load {
             blocks,
             seed: name.bytes().fold(7, |seed, byte| (seed * 31 + u64::from(byte)) & 0xffff_ffff),
         }
+    }
+
+    /// Name of its volume.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Bytes of all blocks that these batches write, each counted once.
+    pub fn bytes(&self, batches: std::ops::RangeInclusive<u64>) -> u64 {
+        let shape = Shape { blocks: self.blocks, seed: self.seed };
+        let blocks: std::collections::BTreeSet<u64> = batches.flat_map(|batch| shape.batch(batch)).collect();
+        (blocks.len() * BLOCK) as u64
     }
 
     /// Path of the writer's file below the mount, or the device itself.
@@ -107,5 +119,18 @@ impl Load {
                 .with_context(|| format!("copy {}", journal.display()))?;
         }
         Ok(guest.shell(&self.command(path, "verify"))?.trim().to_owned())
+    }
+
+    /// What it wrote and wrote down on `node` so far.
+    pub fn run(&self, lab: &Lab, node: &str) -> Result<Run> {
+        let shape = Shape { blocks: self.blocks, seed: self.seed };
+        Ok(Run { shape, journal: self.journal(lab, node)? })
+    }
+
+    /// What the blocks of `path` on `node` hold, to be held against runs.
+    pub fn scan(&self, lab: &Lab, node: &str, path: &str) -> Result<Scan> {
+        let guest = lab.guest(node)?;
+        guest.shell(&self.command(path, &format!("scan --out /run/share/{}.scan", self.name)))?;
+        Scan::parse(&std::fs::read_to_string(self.file(guest, "scan"))?)
     }
 }

@@ -7,6 +7,7 @@ pub mod life;
 pub mod many_legs;
 pub mod operator;
 pub mod placement;
+pub mod safety;
 mod simulated;
 pub mod volume;
 
@@ -54,6 +55,12 @@ impl Row {
     /// From several measurements that have no reference.
     pub fn of_runs(name: &str, unit: &'static str, aim: &'static str, values: Vec<f64>) -> Self {
         Self { runs: values.len(), ..Self::of_one(name, unit, aim, median(values)) }
+    }
+
+    /// The worst of several measurements that have no reference: the largest.
+    pub fn worst_of_runs(name: &str, unit: &'static str, aim: &'static str, values: &[f64]) -> Self {
+        let worst = values.iter().copied().fold(f64::NAN, f64::max);
+        Self { runs: values.len(), ..Self::of_one(name, unit, aim, worst) }
     }
 
     /// From one measurement that has no reference.
@@ -132,6 +139,7 @@ mod tests {
         let row = Row::of_pairs("x", "s", "≤ 1.5", &[(1.0, 1.0), (9.0, 3.0), (4.0, 2.0)]);
         assert_eq!((row.ours, row.reference, row.ratio, row.runs), (4.0, Some(2.0), Some(2.0), 3));
         assert_eq!(median(vec![1.0, 2.0]), 1.5);
+        assert_eq!(Row::worst_of_runs("x", "s", "≤ 5", &[2.0, 9.0, 4.0]).ours, 9.0);
     }
 
     #[test]

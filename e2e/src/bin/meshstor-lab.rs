@@ -4,8 +4,9 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitCode};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use clap::{Parser, Subcommand, ValueEnum};
+use meshstor_e2e::bench::safety::Part;
 use meshstor_e2e::control_plane::Audit;
 use meshstor_e2e::guest::agent_of;
 use meshstor_e2e::lab::{Lab, Options};
@@ -38,6 +39,9 @@ enum Action {
         /// What to measure.
         #[arg(long, value_enum, default_value = "volume")]
         area: Area,
+        /// Measure this part of the area `safety` alone, into `target/bench/safety-<part>.json`.
+        #[arg(long, value_enum)]
+        part: Option<Part>,
     },
     /// Ends the lab that `demo --keep` or `up` kept.
     DemoDown,
@@ -77,6 +81,8 @@ enum Area {
     ManyLegs,
     /// The writes that a volume's life costs the API server.
     ApiWritesPerLife,
+    /// Stalls, fail-over, returns and rebuilds, and acknowledged writes that are lost.
+    Safety,
     /// The operator with 300 volumes on 30 simulated nodes.
     #[value(name = "operator-300")]
     Operator300,
@@ -91,22 +97,24 @@ impl Area {
     /// The lab that it needs.
     fn lab(self) -> Options {
         match self {
-            Self::Volume | Self::Placement => Options::default(),
+            Self::Volume | Self::Placement | Self::Safety => Options::default(),
             Self::ManyLegs => Options { guests: 2, ..Options::default() },
             Self::ApiWritesPerLife => Options { audit: Audit::Everything, ..Options::default() },
             Self::Operator300 => Options { guests: 0, audit: Audit::Everything, ..Options::default() },
         }
     }
 
-    fn measure(self, lab: &mut Lab) -> Result<()> {
+    fn measure(self, lab: &mut Lab, part: Option<Part>) -> Result<()> {
         let report = match self {
+            Self::Safety => bench::safety::run(lab, part)?,
             Self::Volume => bench::volume::run(lab)?.into(),
             Self::Placement => bench::placement::run()?.into(),
             Self::ManyLegs => bench::many_legs::run(lab)?.into(),
             Self::ApiWritesPerLife => bench::life::run(lab)?,
             Self::Operator300 => bench::operator::run(lab)?,
         };
-        write_report(self, &report)
+        let part = part.and_then(|part| part.to_possible_value()).map(|value| format!("-{}", value.get_name()));
+        write_report(&(self.name() + &part.unwrap_or_default()), &report)
     }
 }
 
@@ -124,7 +132,10 @@ fn main() -> ExitCode {
     let (name, keep) = match action.clone() {
         Action::Demo { keep } => ("demo", keep),
         Action::Up => ("lab", true),
-        Action::Bench { area: Area::Placement } => return finish("bench", measure_placement()),
+        Action::Bench { area, part: Some(_) } if !matches!(area, Area::Safety) => {
+            return finish("bench", Err(anyhow!("--part is for the area safety")));
+        }
+        Action::Bench { area: Area::Placement, .. } => return finish("bench", measure_placement()),
         Action::Bench { .. } => ("bench", false),
         Action::DemoDown => return finish("demo-down", down()),
         Action::On { node, command } => return quietly(shell(&node, &command.join(" "))),
@@ -171,11 +182,11 @@ fn show(name: &str, keep: bool, action: Action) -> Result<Option<Lab>> {
     if keep {
         netns::join_outer_network()?;
     }
-    let options = if let Action::Bench { area } = &action { area.lab() } else { Options::default() };
+    let options = if let Action::Bench { area, .. } = &action { area.lab() } else { Options::default() };
     let mut lab = Lab::up(Prerequisites::find()?, name, options)?;
     let outcome = match action {
         Action::Demo { .. } => demo::run(&mut lab),
-        Action::Bench { area } => area.measure(&mut lab),
+        Action::Bench { area, part } => area.measure(&mut lab, part),
         _ => demo::show(&lab),
     };
     if outcome.is_err() {
@@ -203,11 +214,11 @@ fn quietly(outcome: Result<ExitCode>) -> ExitCode {
 }
 
 fn measure_placement() -> Result<()> {
-    write_report(Area::Placement, &bench::placement::run()?.into())
+    write_report(&Area::Placement.name(), &bench::placement::run()?.into())
 }
 
-fn write_report(area: Area, report: &bench::Report) -> Result<()> {
-    bench::write(&results_directory()?.with_file_name("bench"), &area.name(), report)
+fn write_report(name: &str, report: &bench::Report) -> Result<()> {
+    bench::write(&results_directory()?.with_file_name("bench"), name, report)
 }
 
 fn finish(name: &str, outcome: Result<()>) -> ExitCode {

@@ -3,6 +3,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use meshstor_e2e::api::{is_true, ours};
+use meshstor_e2e::bed::{Bed, CHUNK, DATA};
 use meshstor_e2e::lab::Lab;
 use meshstor_e2e::load::Load;
 use meshstor_e2e::say;
@@ -19,104 +20,10 @@ pub(crate) const TESTS: &[Test] = &[
     ("leg_that_fails_again_and_again_is_not_welcomed_back", failing),
 ];
 
-/// Bytes that a bit stands for in the arrays of this file: a 4096th of 1 GiB is less, and this is the least.
-const CHUNK: u64 = 1 << 20;
-/// Where a member's data begins, in MiB.
-const DATA: u64 = 4;
-
-/// A raw volume of two copies of 1 GiB that is attached, and whose bitmap marks nothing any more.
-struct Bed {
-    name: String,
-    consumer: String,
-    target: String,
-    /// The remote leg.
-    leg: String,
-    /// Kernel name of its partition on the target.
-    partition: String,
-    device: String,
-}
-
-impl Bed {
-    fn new(lab: &Lab, name: &str) -> Result<Self> {
-        let spec = json!({ "capacity": "1Gi", "replicaCount": 2, "filesystem": "none" });
-        let volume = Volume::create(lab, name, &spec)?;
-        let nodes = volume.leg_nodes()?;
-        let [consumer, target] = nodes.as_slice() else { anyhow::bail!("two legs, but {nodes:?}") };
-        let device = volume.attach(consumer, false)?;
-        let leg = volume.leg_on(target)?;
-        let replica = lab.control.api.get(&ours("meshreplicas", &leg))?;
-        let nqn = replica["status"]["export"]["nqn"].as_str().context("the leg is exported")?;
-        let path = format!("/sys/kernel/config/nvmet/subsystems/{nqn}/namespaces/1/device_path");
-        let partition = lab.guest(target)?.shell(&format!("basename $(cat {path})"))?.trim().to_owned();
-        let (name, consumer, target) = (name.to_owned(), consumer.clone(), target.clone());
-        let bed = Self { name, consumer, target, leg, partition, device };
-        wait_for("a new array's bitmap to be clear", secs(60), || {
-            let marked = bed.marked(lab)?;
-            Ok(when(marked == 0, format!("{marked} chunks are marked")))
-        })?;
-        Ok(bed)
-    }
-
-    fn volume<'a>(&self, lab: &'a Lab) -> Volume<'a> {
-        Volume::named(lab, &self.name)
-    }
-
-    /// Kernel name of the consumer's local (`ubd`) or remote (`nvme`) member.
-    fn member(&self, lab: &Lab, kind: &str) -> Result<String> {
-        let array = self.device.trim_start_matches("/dev/");
-        let script = format!("cd /sys/block/{array}/md && for d in dev-{kind}*; do echo ${{d#dev-}}; done");
-        Ok(lab.guest(&self.consumer)?.shell(&script)?.trim().to_owned())
-    }
-
-    /// Chunks that are marked on the local member's drive.
-    fn marked(&self, lab: &Lab) -> Result<u64> {
-        let said = lab.guest(&self.consumer)?.shell(&format!("mdadm -X /dev/{}", self.member(lab, "ubd")?))?;
-        let line = said.lines().find(|l| l.trim_start().starts_with("Bitmap :")).context("mdadm -X tells of bits")?;
-        let dirty = line.split(", ").nth(1).and_then(|rest| rest.split(' ').next());
-        dirty.and_then(|n| n.parse().ok()).with_context(|| format!("{line} has a number"))
-    }
-
-    /// Bytes that were written to the remote member through its present connection.
-    fn written(&self, lab: &Lab) -> Result<u64> {
-        let script = format!("awk '{{ print $7 }}' /sys/block/{}/stat", self.member(lab, "nvme")?);
-        Ok(lab.guest(&self.consumer)?.shell(&script)?.trim().parse::<u64>()? * 512)
-    }
-
-    /// Cuts the target's power, and waits until the leg is recorded away as one that may return by the bitmap.
-    fn lose(&self, lab: &mut Lab) -> Result<()> {
-        lab.guest_mut(&self.target)?.cut_power()?;
-        let has = |list: &Value| list.as_array().is_some_and(|legs| legs.iter().any(|l| *l == *self.leg));
-        let away = |at: &Value| {
-            let term = &at["status"]["term"];
-            !has(&term["inSync"]) && has(&term["bitmapUsable"])
-        };
-        self.volume(lab).wait_attachment("to have recorded the leg away, by the bitmap", secs(60), away).map(drop)
-    }
-
-    /// How often the consumer's daemon took the leg back by the bitmap, and by a full rebuild.
-    fn returns(&self, lab: &Lab) -> Result<[usize; 2]> {
-        let log = std::fs::read_to_string(lab.guest(&self.consumer)?.daemon_log())?;
-        let words = [format!("take leg {} back by the bitmap", self.leg), format!("add leg {} for a full", self.leg)];
-        Ok(words.map(|words| log.lines().filter(|line| line.contains(&words)).count()))
-    }
-
-    /// Detaches, and reads the remote leg alone, as it lies on its drive.
-    fn verify_alone(&self, lab: &Lab, load: &Load) -> Result<()> {
-        self.volume(lab).detach()?;
-        let guest = lab.guest(&self.target)?;
-        let set_up = format!("losetup --find --show --read-only --offset {} /dev/{}", DATA << 20, self.partition);
-        let alone = guest.shell(&set_up)?.trim().to_owned();
-        let verdict = load.verify(lab, &self.consumer, &self.target, &alone);
-        guest.shell(&format!("losetup --detach {alone}"))?;
-        say!("the leg alone: {}", verdict?);
-        self.volume(lab).delete()
-    }
-}
-
 /// I1, I6, rule 7: after an outage of a target under load its leg is copied to what it lacks and little more, and then holds every
 /// acknowledged write by itself.
 fn incremental(lab: &mut Lab) -> Result<()> {
-    let bed = Bed::new(lab, "back")?;
+    let bed = Bed::new(lab, "back", 1024)?;
     let load = Load::new("back", 2048);
     load.start(lab, &bed.consumer, &bed.device)?;
     load.wait_for_progress(lab, &bed.consumer, 100, secs(60))?;
@@ -143,7 +50,7 @@ fn incremental(lab: &mut Lab) -> Result<()> {
 fn diverged(lab: &mut Lab) -> Result<()> {
     /// Where the leg writes alone, and how much, in MiB: nobody else ever writes there.
     const ALONE: (u64, u64) = (512, 4);
-    let bed = Bed::new(lab, "diverged")?;
+    let bed = Bed::new(lab, "diverged", 1024)?;
     let load = Load::new("diverged", 2048);
     load.write(lab, &bed.consumer, &bed.device, 40)?;
     bed.lose(lab)?;
@@ -185,7 +92,7 @@ fn diverged(lab: &mut Lab) -> Result<()> {
 /// I1, I5, rule 7: while a leg is copied to, the consumer's daemon is killed and then the target dies again; it comes back once
 /// more, and holds everything.
 fn interrupted(lab: &mut Lab) -> Result<()> {
-    let bed = Bed::new(lab, "again")?;
+    let bed = Bed::new(lab, "again", 1024)?;
     let load = Load::new("again", 16_384);
     load.start(lab, &bed.consumer, &bed.device)?;
     load.wait_for_progress(lab, &bed.consumer, 20, secs(60))?;
@@ -195,7 +102,7 @@ fn interrupted(lab: &mut Lab) -> Result<()> {
     lab.guest(&bed.consumer)?.shell(&format!("echo 2000 > {limit}; echo 1000 > /proc/sys/dev/raid/speed_limit_min"))?;
     lab.power_on(&bed.target)?;
     let copying = |lab: &Lab| {
-        let array = bed.device.trim_start_matches("/dev/").to_owned();
+        let array = bed.array().to_owned();
         wait_for("the leg to be copied to", secs(90), || {
             let script =
                 format!("cd /sys/block/{array}/md && echo $(cat sync_action) $(cat sync_completed) $(cat degraded)");
@@ -222,7 +129,7 @@ fn interrupted(lab: &mut Lab) -> Result<()> {
 
 /// A leg that MD drops for the third time within an hour is said to fail and is not taken back: another takes its place.
 fn failing(lab: &mut Lab) -> Result<()> {
-    let bed = Bed::new(lab, "fails")?;
+    let bed = Bed::new(lab, "fails", 1024)?;
     let load = Load::new("fails", 512);
     let replica = ours("meshreplicas", &bed.leg);
     let fails = |lab: &Lab| -> Result<bool> { Ok(is_true(&lab.control.api.get(&replica)?, "Failing")) };
@@ -231,7 +138,7 @@ fn failing(lab: &mut Lab) -> Result<()> {
     for round in 1..=3 {
         load.write(lab, &bed.consumer, &bed.device, 10)?;
         ensure!(!fails(lab)?, "it fails after {} errors already", round - 1);
-        let array = bed.device.trim_start_matches("/dev/");
+        let array = bed.array();
         let state = format!("/sys/block/{array}/md/dev-{}/state", bed.member(lab, "nvme")?);
         lab.guest(&bed.consumer)?.shell(&format!("echo faulty > {state}"))?;
         bed.volume(lab).wait_attachment("to have recorded the leg away", secs(30), outside)?;

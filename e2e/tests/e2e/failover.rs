@@ -8,7 +8,8 @@ use meshstor_e2e::lab::Lab;
 use meshstor_e2e::load::Load;
 use meshstor_e2e::partition::{self, Cut, Way};
 use meshstor_e2e::say;
-use meshstor_e2e::timeline::{record_writes, seconds};
+use meshstor_e2e::steps::Move;
+use meshstor_e2e::timeline::seconds;
 use meshstor_e2e::volume::Volume;
 use meshstor_e2e::wait::{Look, holds_for, secs, wait_for, when};
 use serde_json::{Value, json};
@@ -88,23 +89,13 @@ fn out_of_service(lab: &mut Lab) -> Result<()> {
 
 /// Says how the time from the word to the mount splits, by the record's writes.
 fn steps(lab: &Lab, said: SystemTime, took: f64) -> Result<()> {
-    let writes = record_writes(&lab.control.audit, "taken")?;
-    let at = |phase: &str| {
-        let write = writes.iter().find(|w| w.at > said && w.term["phase"] == phase);
-        write.map(|w| seconds(said, w.at)).with_context(|| format!("the record became {phase}"))
-    };
-    let (revoking, started, running) = (at("Revoking")?, at("Started")?, at("Running")?);
-    say!("given up 0 s, revoking {revoking:.2} s, started {started:.2} s, claimed {running:.2} s, mounted {took:.2} s");
-    ensure!(revoking <= started && started <= running, "the steps are out of order");
+    let steps = Move::of(&lab.control.audit, "taken", said)?;
+    let [revoking, started, claimed, mounted] = steps.all().map(|at| seconds(said, at));
+    say!(
+        "given up 0 s, revoking {revoking:.2} s, started {started:.2} s, claimed {claimed:.2} s, mounted {mounted:.2} s, seen {took:.2} s"
+    );
+    ensure!(steps.all().is_sorted(), "the steps are out of order: {steps:?}");
     Ok(())
-}
-
-/// A person gives the consumer of the record's epoch up and wants the volume on another node.
-fn give_up(lab: &Lab, volume: &Volume<'_>, to: &str) -> Result<()> {
-    let term = volume.attachment()?["status"]["term"].clone();
-    let lost = json!({ "node": term["node"], "epoch": term["epoch"] });
-    let patch = json!({ "spec": { "lost": lost, "node": to, "mountPath": volume.mount_path() } });
-    lab.control.api.merge(&ours("meshattachments", &volume.name), &patch).map(drop)
 }
 
 fn arrays(lab: &Lab, node: &str) -> Result<String> {
@@ -118,7 +109,7 @@ fn fenced<'a>(lab: &'a mut Lab, load: &Load, name: &str, before: &str) -> Result
     load.start(lab, &consumer, &path)?;
     load.wait_for_progress(lab, &consumer, 100, secs(60))?;
     partition::cut(lab.guest(&consumer)?, Cut::Both, Way::Both)?;
-    give_up(lab, &volume, &other)?;
+    volume.give_up(&other, true)?;
     let path = volume.wait_attached(&other, true)?;
     ensure!(partition::dropped(lab.guest(&consumer)?)? > 0, "nothing was cut");
     let held = load.journal(lab, &consumer)?.flushed();

@@ -6,7 +6,8 @@ use anyhow::{Context as _, Result, ensure};
 use meshstor_e2e::lab::Lab;
 use meshstor_e2e::load::Load;
 use meshstor_e2e::say;
-use meshstor_e2e::timeline::{self, changes, record_writes, seconds};
+use meshstor_e2e::steps::{LegLoss, lacks};
+use meshstor_e2e::timeline::{self, seconds};
 use meshstor_e2e::volume::Volume;
 use meshstor_e2e::wait::{holds_for, secs, when};
 use serde_json::{Value, json};
@@ -39,10 +40,6 @@ fn verify_on(lab: &Lab, volume: &Volume<'_>, load: &Load, writer: &str, node: &s
     volume.delete()
 }
 
-fn lacks(term: &Value, leg: &str) -> bool {
-    term["inSync"].as_array().is_some_and(|legs| legs.iter().all(|l| l != leg))
-}
-
 /// I1, rule 5: a leg's loss is recorded before it fails in the array, and the write that it held is acknowledged only then.
 fn target_killed(lab: &mut Lab) -> Result<()> {
     let load = Load::new("killed", 2048);
@@ -69,25 +66,11 @@ fn target_killed(lab: &mut Lab) -> Result<()> {
 
 /// The order of events after the power cut, each from its own witness: audit log, poller, writer.
 fn check_order(lab: &Lab, load: &Load, consumer: &str, leg: &str, cut: SystemTime) -> Result<()> {
-    let writes = record_writes(&lab.control.audit, "killed")?;
-    let record = writes.iter().find(|write| lacks(&write.term, leg)).context("the audit log has the smaller record")?;
+    let LegLoss { connecting, record, deleted, failed, held } = LegLoss::of(lab, load, consumer, leg, cut)?;
     ensure!(record.by.ends_with(":meshstor-node-daemon"), "the leg was recorded away by {}", record.by);
-    let seen = changes(lab.guest(consumer)?)?;
-    let after_cut = |change: &&timeline::Change| change.by > cut;
-    let deleted = seen
-        .iter()
-        .filter(after_cut)
-        .find(|c| c.path.contains("/nvme/") && (c.new.starts_with("deleting") || c.new == "-"));
-    let deleted = deleted.context("the poller saw the controller go")?;
-    let failed = seen
-        .iter()
-        .filter(after_cut)
-        .find(|c| c.path.contains("/md/dev-") && (c.new.contains("faulty") || c.new == "-"));
-    let failed = failed.context("the poller saw the member fail")?;
-    let held = load.journal(lab, consumer)?.longest().context("the writer flushed")?;
-
     say!(
-        "cut 0 s, record {:.3} s, controller deleted {:.3}–{:.3} s, member failed {:.3}–{:.3} s, held write {:.3}–{:.3} s",
+        "cut 0 s, connection lost {:.3} s, record {:.3} s, controller deleted {:.3}–{:.3} s, member failed {:.3}–{:.3} s, held write {:.3}–{:.3} s",
+        seconds(cut, connecting.by),
         seconds(cut, record.at),
         seconds(cut, deleted.after),
         seconds(cut, deleted.by),

@@ -7,6 +7,7 @@
 mod back;
 mod chaos;
 mod crashes;
+mod doomed;
 mod door;
 mod drives;
 mod events;
@@ -84,6 +85,7 @@ fn tests() -> Vec<Test> {
         crashes::TESTS,
         halves::TESTS,
         chaos::TESTS,
+        doomed::TESTS,
         neighbours::TESTS,
         nodes::TESTS,
         placement::TESTS,
