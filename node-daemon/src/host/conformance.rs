@@ -231,9 +231,11 @@ fn door(bench: &Bench<'_>) -> Check {
     let leg = bench.new_leg()?;
     let spec = bench.spec(1);
     let made = said(bench.host.export(&leg, &spec))?;
+    must(!said(bench.host.is_connected(&made))?, "it is connected before anybody was")?;
     must(!said(bench.host.is_left(&made))?, "it is left before anybody came")?;
     bench.connect(&made)?;
-    must(!said(bench.host.is_left(&made))?, "its connection is not seen")?;
+    must(said(bench.host.is_connected(&made))?, "its connection is not seen")?;
+    must(!said(bench.host.is_left(&made))?, "it is left while somebody is connected")?;
     must(bench.host.readmit(&leg, &spec).is_err(), "it was closed on somebody who is connected")?;
     must(said(bench.host.leg(&leg))?.exports == [made.clone()], "a refusal changed it")?;
     said(bench.host.disconnect(&made.nqn))?;

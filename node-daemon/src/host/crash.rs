@@ -140,6 +140,9 @@ impl<H: Host> Host for CrashHost<H> {
     fn export(&self, leg: &LegRef, spec: &ExportSpec) -> Result<ExportFacts> {
         self.act(|h| h.export(leg, spec))
     }
+    fn is_connected(&self, export: &ExportFacts) -> Result<bool> {
+        self.look(|h| h.is_connected(export))
+    }
     fn is_left(&self, export: &ExportFacts) -> Result<bool> {
         self.look(|h| h.is_left(export))
     }

@@ -213,6 +213,9 @@ impl Host for FakeHost {
     fn export(&self, leg: &LegRef, spec: &ExportSpec) -> Result<ExportFacts> {
         self.fabric.world().export(&self.node, leg, spec)
     }
+    fn is_connected(&self, export: &ExportFacts) -> Result<bool> {
+        Ok(self.fabric.world().is_connected(&export.nqn))
+    }
     fn is_left(&self, export: &ExportFacts) -> Result<bool> {
         Ok(self.fabric.world().is_left(&export.nqn))
     }

@@ -486,6 +486,8 @@ pub trait Host: Send + Sync {
     /// Opens the leg: subsystem, allow-list and namespace first, the link to a port of its own last. Answers with
     /// listener and fresh namespace UUID.
     fn export(&self, leg: &LegRef, spec: &ExportSpec) -> Result<ExportFacts>;
+    /// Whether anybody has a connection to an export.
+    fn is_connected(&self, export: &ExportFacts) -> Result<bool>;
     /// Whether the consumer of an export came in through its door and is gone: it cannot come in again (rule 9). Not so while nobody
     /// came yet: there is nothing to close behind it.
     fn is_left(&self, export: &ExportFacts) -> Result<bool>;

@@ -115,7 +115,7 @@ impl World {
         Ok(facts)
     }
 
-    fn is_connected(&self, nqn: &str) -> bool {
+    pub(super) fn is_connected(&self, nqn: &str) -> bool {
         let mut nodes = self.nodes.iter();
         nodes.any(|(name, node)| node.up && node.conns.iter().any(|c| c.nqn == nqn && self.live(name, c)))
     }

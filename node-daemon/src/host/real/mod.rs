@@ -259,6 +259,9 @@ impl Host for RealHost {
     fn export(&self, leg: &LegRef, spec: &ExportSpec) -> Result<ExportFacts> {
         self.open_export(leg, spec)
     }
+    fn is_connected(&self, export: &ExportFacts) -> Result<bool> {
+        export.listening.as_ref().map_or(Ok(false), |(_, port)| self.has_connection(*port))
+    }
     fn is_left(&self, export: &ExportFacts) -> Result<bool> {
         self.has_left(export)
     }

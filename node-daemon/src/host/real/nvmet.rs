@@ -234,7 +234,7 @@ impl RealHost {
     }
 
     /// Whether anybody has a connection to a port.
-    fn has_connection(&self, port: u16) -> Result<bool> {
+    pub(super) fn has_connection(&self, port: u16) -> Result<bool> {
         for table in ["net/tcp", "net/tcp6"] {
             let path = self.config.proc.join(table);
             let text = sysfs::whole_table(&path)?.unwrap_or_default();
