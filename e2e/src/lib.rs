@@ -12,6 +12,7 @@ pub mod bench;
 pub mod certs;
 pub mod control_plane;
 pub mod demo;
+pub mod doomed;
 pub mod drive;
 pub mod footprint;
 pub mod guest;

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::guest::Guest;
 use crate::lab::Lab;
 use crate::wait::{Look, secs, wait_for, when};
-use crate::writer::Journal;
+use crate::writer::{Journal, Run, Scan, Shape};
 
 /// A run of the writer on one volume.
 #[derive(Clone, Debug)]
@@ -107,5 +107,18 @@ impl Load {
                 .with_context(|| format!("copy {}", journal.display()))?;
         }
         Ok(guest.shell(&self.command(path, "verify"))?.trim().to_owned())
+    }
+
+    /// What it wrote and wrote down on `node` so far.
+    pub fn run(&self, lab: &Lab, node: &str) -> Result<Run> {
+        let shape = Shape { blocks: self.blocks, seed: self.seed };
+        Ok(Run { shape, journal: self.journal(lab, node)? })
+    }
+
+    /// What the blocks of `path` on `node` hold, to be held against runs.
+    pub fn scan(&self, lab: &Lab, node: &str, path: &str) -> Result<Scan> {
+        let guest = lab.guest(node)?;
+        guest.shell(&self.command(path, &format!("scan --out /run/share/{}.scan", self.name)))?;
+        Scan::parse(&std::fs::read_to_string(self.file(guest, "scan"))?)
     }
 }

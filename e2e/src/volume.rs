@@ -112,6 +112,14 @@ impl<'a> Volume<'a> {
         self.wait_attached(node, mount)
     }
 
+    /// Gives the consumer of the record's epoch up, as a person does, and asks for it on another node, without waiting.
+    pub fn give_up(&self, to: &str, mount: bool) -> Result<()> {
+        let term = self.attachment()?["status"]["term"].clone();
+        let lost = json!({ "node": term["node"], "epoch": term["epoch"] });
+        let path = mount.then(|| self.mount_path());
+        self.patch(&json!({ "spec": { "lost": lost, "node": to, "mountPath": path } }))
+    }
+
     /// Waits until it can be used on a node.
     pub fn wait_attached(&self, node: &str, mount: bool) -> Result<String> {
         let key = if mount { "mountPath" } else { "device" };

@@ -45,6 +45,12 @@ enum Mode {
     },
     /// Reads everything.
     Verify,
+    /// Writes down what each block holds.
+    Scan {
+        /// Where to.
+        #[arg(long)]
+        out: PathBuf,
+    },
 }
 
 fn main() -> Result<()> {
@@ -56,6 +62,7 @@ fn main() -> Result<()> {
             let last = target.write(&options.journal, &stop, batches, Duration::from_millis(pause))?;
             println!("wrote up to batch {last}");
         }
+        Mode::Scan { out } => std::fs::write(out, target.scan()?.text())?,
         Mode::Verify => println!("verified {} written blocks of {}", target.verify(&options.journal)?, shape.blocks),
     }
     Ok(())

@@ -7,6 +7,7 @@
 
 mod journal;
 mod pattern;
+mod scan;
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -18,6 +19,7 @@ use anyhow::{Context as _, Result, bail};
 
 pub use journal::{Flush, Journal};
 pub use pattern::{Block, Shape};
+pub use scan::{Found, Run, Scan, Verdict};
 
 /// Size of a block in bytes: what a page cache writes at once.
 pub const BLOCK: usize = 4096;
@@ -76,34 +78,17 @@ impl Target {
         file.sync_all()
     }
 
+    /// Reads every block.
+    pub fn scan(&self) -> Result<Scan> {
+        let file = self.open(false).with_context(|| format!("open {}", self.path.display()))?;
+        Scan::of(&file, self.shape.blocks)
+    }
+
     /// Reads every block and holds it against the journal. Gives the number of blocks that hold a batch.
     pub fn verify(&self, journal: &Path) -> Result<u64> {
         let journal = Journal::read(journal)?;
-        let file = self.open(false).with_context(|| format!("open {}", self.path.display()))?;
-        let (floors, writers) = self.shape.history(&journal);
-        let mut buffer = Aligned::new();
-        let (mut written, mut wrong) = (0, Vec::new());
-        for (number, floor) in (0..self.shape.blocks).zip(floors) {
-            file.read_exact_at(buffer.bytes(), number * BLOCK as u64)
-                .with_context(|| format!("read block {number}"))?;
-            let legal = |batch: u64| batch >= floor && (batch == 0 || writers.contains(&(number, batch)));
-            match Block::decode(buffer.bytes()) {
-                Ok(None) if legal(0) => {}
-                Ok(Some(found)) if found.number == number && found.seed == self.shape.seed && legal(found.batch) => {
-                    written += 1
-                }
-                found => wrong.push(format!("block {number}: found {found:?}, floor {floor}")),
-            }
-        }
-        if !wrong.is_empty() {
-            bail!(
-                "{} of {} blocks are wrong (journal: {journal}): {}",
-                wrong.len(),
-                self.shape.blocks,
-                wrong[..wrong.len().min(8)].join("; ")
-            );
-        }
-        Ok(written)
+        let said = format!("journal: {journal}");
+        self.scan()?.judge(&[Run { shape: self.shape, journal }]).check().context(said)
     }
 }
 

@@ -1,8 +1,6 @@
 //! What the blocks of a batch are, and what is in them.
 
-use std::collections::HashSet;
-
-use super::{BLOCK, Journal};
+use super::BLOCK;
 
 /// First bytes of a written block.
 const MAGIC: &[u8; 8] = b"meshstor";
@@ -26,24 +24,6 @@ impl Shape {
             return (start..self.blocks.min(start + PER_BATCH)).collect();
         }
         (0..PER_BATCH).map(|i| mix(self.seed ^ mix(batch * PER_BATCH + i)) % self.blocks).collect()
-    }
-
-    /// For each block the newest flushed batch that wrote it, and all pairs of block and batch that may be found.
-    pub fn history(&self, journal: &Journal) -> (Vec<u64>, HashSet<(u64, u64)>) {
-        let mut floors = vec![0; usize::try_from(self.blocks).unwrap_or(0)];
-        let mut pairs = HashSet::new();
-        let flushed: HashSet<u64> = journal.flushes.iter().map(|flush| flush.batch).collect();
-        for batch in 1..=journal.issued {
-            for number in self.batch(batch) {
-                pairs.insert((number, batch));
-                if let (true, Some(floor)) =
-                    (flushed.contains(&batch), floors.get_mut(usize::try_from(number).unwrap_or(0)))
-                {
-                    *floor = batch;
-                }
-            }
-        }
-        (floors, pairs)
     }
 }
 

@@ -44,7 +44,8 @@ fn an_older_batch_is_found_out() {
     let number = SHAPE.batch(10)[0];
     let older = (1..10).rev().find(|b| SHAPE.batch(*b).contains(&number)).unwrap();
     put(&target, number, older);
-    let error = target.verify(&journal).unwrap_err().to_string();
+    let error = target.verify(&journal).unwrap_err();
+    let error = format!("{error:#}");
     assert!(error.contains(&format!("block {number}:")), "{error}");
     forget_last_flush(&journal);
     target.verify(&journal).unwrap();
@@ -65,4 +66,51 @@ fn inventions_are_found_out() {
         damage(&File::options().write(true).open(&target.path).unwrap());
         assert!(target.verify(&journal).is_err());
     }
+}
+
+/// A run of so many batches, all flushed but the last `open`.
+fn run(seed: u64, batches: u64, open: u64) -> Run {
+    let at = SystemTime::UNIX_EPOCH;
+    let flushes = (1..=batches - open).map(|batch| Flush { batch, began: at, ended: at }).collect();
+    Run { shape: Shape { blocks: 64, seed }, journal: Journal { issued: batches, flushes, errors: Vec::new() } }
+}
+
+/// What is on a device after these runs.
+fn after(runs: &[&Run]) -> Scan {
+    let mut found = vec![Found::Zeros; 64];
+    for run in runs {
+        for batch in 1..=run.journal.issued {
+            for number in run.shape.batch(batch) {
+                found[usize::try_from(number).unwrap()] = Found::Written { seed: run.shape.seed, batch };
+            }
+        }
+    }
+    Scan(found)
+}
+
+/// Of two runs on one device the newer one's writes stand over all of the older one's: what the older one writes late is found out.
+#[test]
+fn a_late_write_of_an_older_run_is_found_out() {
+    let (old, new) = (run(7, 12, 0), run(8, 6, 1));
+    let runs = [old.clone(), new.clone()];
+    let mut scan = after(&[&old, &new]);
+    assert_eq!(scan.judge(&runs).check().unwrap(), 64);
+    assert_eq!(Scan::parse(&scan.text()).unwrap(), scan);
+    let number = old.shape.batch(12)[0];
+    scan.0[usize::try_from(number).unwrap()] = Found::Written { seed: 7, batch: 12 };
+    let verdict = scan.judge(&runs);
+    assert_eq!(verdict.wrong.len(), 1);
+    assert!(verdict.lost >= 1, "{verdict:?}");
+}
+
+/// Each acknowledged write to a block that is newer than what it holds counts as lost; one that was not flushed does not.
+#[test]
+fn lost_writes_are_counted() {
+    let (whole, seen) = (run(7, 10, 0), run(7, 8, 0));
+    let verdict = after(&[&seen]).judge(std::slice::from_ref(&whole));
+    let of_two: std::collections::BTreeSet<_> = [9, 10].iter().flat_map(|b| SHAPE.batch(*b)).collect();
+    assert_eq!((verdict.lost_batches, verdict.wrong.len()), (2, of_two.len()));
+    assert!(verdict.lost >= of_two.len() as u64 && verdict.lost <= 64, "{verdict:?}");
+    assert_eq!(after(&[&seen]).judge(&[run(7, 10, 2)]).check().unwrap(), 64);
+    assert!(Scan::parse("7 x").is_err());
 }

@@ -99,14 +99,6 @@ fn steps(lab: &Lab, said: SystemTime, took: f64) -> Result<()> {
     Ok(())
 }
 
-/// A person gives the consumer of the record's epoch up and wants the volume on another node.
-fn give_up(lab: &Lab, volume: &Volume<'_>, to: &str) -> Result<()> {
-    let term = volume.attachment()?["status"]["term"].clone();
-    let lost = json!({ "node": term["node"], "epoch": term["epoch"] });
-    let patch = json!({ "spec": { "lost": lost, "node": to, "mountPath": volume.mount_path() } });
-    lab.control.api.merge(&ours("meshattachments", &volume.name), &patch).map(drop)
-}
-
 fn arrays(lab: &Lab, node: &str) -> Result<String> {
     Ok(lab.guest(node)?.shell("find /sys/block -name 'md*' -printf '%f '")?.trim().to_owned())
 }
@@ -118,7 +110,7 @@ fn fenced<'a>(lab: &'a mut Lab, load: &Load, name: &str, before: &str) -> Result
     load.start(lab, &consumer, &path)?;
     load.wait_for_progress(lab, &consumer, 100, secs(60))?;
     partition::cut(lab.guest(&consumer)?, Cut::Both, Way::Both)?;
-    give_up(lab, &volume, &other)?;
+    volume.give_up(&other, true)?;
     let path = volume.wait_attached(&other, true)?;
     ensure!(partition::dropped(lab.guest(&consumer)?)? > 0, "nothing was cut");
     let held = load.journal(lab, &consumer)?.flushed();

@@ -7,6 +7,7 @@
 mod back;
 mod chaos;
 mod crashes;
+mod doomed;
 mod drives;
 mod events;
 mod failover;
@@ -70,6 +71,7 @@ fn main() -> ExitCode {
         crashes::TESTS,
         halves::TESTS,
         chaos::TESTS,
+        doomed::TESTS,
         neighbours::TESTS,
         nodes::TESTS,
         placement::TESTS,
