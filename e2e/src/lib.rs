@@ -10,6 +10,7 @@ pub mod api;
 pub mod artifacts;
 pub mod bench;
 pub mod certs;
+pub mod chaos;
 pub mod control_plane;
 pub mod demo;
 pub mod doomed;

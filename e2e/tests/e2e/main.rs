@@ -17,6 +17,7 @@ mod host;
 mod kernels;
 mod leaders;
 mod life;
+mod matrix;
 mod neighbours;
 mod nodes;
 mod outage;
@@ -60,6 +61,13 @@ fn main() -> ExitCode {
         eprintln!("e2e: {error:#}");
         return ExitCode::FAILURE;
     }
+    let matrix = match matrix::tests(arguments.filter.is_some() || arguments.list) {
+        Ok(tests) => tests,
+        Err(error) => {
+            eprintln!("e2e: {error:#}");
+            return ExitCode::FAILURE;
+        }
+    };
     let tests = [
         life::TESTS,
         shapes::TESTS,
@@ -72,6 +80,7 @@ fn main() -> ExitCode {
         halves::TESTS,
         chaos::TESTS,
         doomed::TESTS,
+        &matrix,
         neighbours::TESTS,
         nodes::TESTS,
         placement::TESTS,
@@ -87,6 +96,7 @@ fn main() -> ExitCode {
     let trials = tests.into_iter().map(|test| trial(test, Arc::clone(&lab))).collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
     drop(lab.lock().unwrap_or_else(PoisonError::into_inner).take());
+    matrix::conclude();
     conclusion.exit_code()
 }
 
