@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 
 use super::scene::{self, BESIDE, CAPACITY, COPIES, Scene};
 
-/// Batches that each volume has before its moment: every block twice.
-const BEFORE: u64 = 64;
+/// Batches that each volume has before its moment: every block once, and some twice.
+const BEFORE: u64 = 40;
 /// How long an attach may take to come to its phase.
 const PHASE: Duration = secs(90);
 
@@ -74,8 +74,7 @@ pub(super) fn resync(lab: &Lab, scenes: &mut [Scene], node: &str) -> Result<()> 
         "yes beside | dd of=/dev/{array} bs=1M seek={first} count={count} iflag=fullblock oflag=direct conv=fsync status=none"
     ))?;
     lab.start_daemon(node)?;
-    scene.row.moment = scene::wait_for_copying(lab, &scene.writer, &array)?;
-    Ok(())
+    scene::wait_for_copying(lab, &scene.writer, &array)
 }
 
 /// The last of it: what is attached or detached is so just now.
@@ -93,6 +92,9 @@ pub(super) fn moments(lab: &Lab, scenes: &mut [Scene]) -> Result<()> {
         scene.volume(lab).want_nowhere()?;
     }
     for scene in scenes {
+        if scene.case.moment == Moment::Resync {
+            scene.row.moment = scene::copying(lab, &scene.writer, &scene.array(lab)?)?;
+        }
         scene.flushed = scene.first.journal(lab, &scene.writer)?.flushed();
     }
     Ok(())

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use fastrand::Rng;
 use meshstor_e2e::chaos::{Case, Fault, Moment, Row, Victim};
 use meshstor_e2e::lab::Lab;
@@ -15,9 +15,9 @@ use serde_json::Value;
 /// Blocks that the writers write to.
 pub(super) const BLOCKS: u64 = 1024;
 /// What is written beside that while a leg is away, in MiB, first and count: some seconds of copying at a rebuild's first speed.
-pub(super) const BESIDE: (u64, u64) = (32, 192);
+pub(super) const BESIDE: (u64, u64) = (16, 104);
 /// Size of each volume.
-pub(super) const CAPACITY: &str = "256Mi";
+pub(super) const CAPACITY: &str = "128Mi";
 /// Copies of each volume: one on each node.
 pub(super) const COPIES: u32 = 3;
 
@@ -176,14 +176,16 @@ pub(super) fn is_over(status: &Value) -> bool {
     status["ended"]["epoch"] == status["term"]["epoch"] && status["array"].is_null()
 }
 
-/// How the kernel says that it copies to a member, and that most of it is still to do.
-pub(super) fn wait_for_copying(lab: &Lab, node: &str, array: &str) -> Result<String> {
-    let script = format!("cd /sys/block/{array}/md && echo $(cat sync_action) $(cat sync_completed)");
-    let mut said = String::new();
+/// What the kernel says of copying to a member, once it does.
+pub(super) fn wait_for_copying(lab: &Lab, node: &str, array: &str) -> Result<()> {
     wait_for(&format!("{array} on {node} to be copied to"), secs(60), || {
-        said = lab.guest(node)?.shell(&script)?.trim().to_owned();
-        Ok(when(said.starts_with("recover") && said.contains('/'), said.clone()))
-    })?;
-    ensure!(!said.is_empty(), "nothing was said");
-    Ok(said)
+        let said = copying(lab, node, array)?;
+        Ok(when(said.starts_with("recover") && said.contains('/'), said))
+    })
+}
+
+/// `sync_action` and `sync_completed` of an array.
+pub(super) fn copying(lab: &Lab, node: &str, array: &str) -> Result<String> {
+    let script = format!("cd /sys/block/{array}/md && echo $(cat sync_action sync_completed)");
+    Ok(lab.guest(node)?.shell(&script)?.trim().to_owned())
 }
