@@ -6,5 +6,5 @@ mod report;
 mod table;
 
 pub use case::{Case, Fault, Moment, Victim};
-pub use report::{Report, Row};
+pub use report::{MISSED, Report, Row};
 pub use table::{Batch, batches, cases, choose, left_out};

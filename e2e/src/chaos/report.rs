@@ -7,6 +7,9 @@ use serde::Serialize;
 
 use super::Case;
 
+/// Beginning of [`Row::moment`] where the moment was over when the fault came.
+pub const MISSED: &str = "MISSED";
+
 /// What came of one case.
 #[derive(Serialize, Clone, Debug, PartialEq)]
 pub struct Row {
@@ -70,7 +73,8 @@ impl Report {
             text += &line(row);
         }
         let wrong: Vec<&Row> = self.rows.iter().filter(|row| !row.wrong.is_empty()).collect();
-        text += &format!("\n{} cases, {} wrong\n", self.rows.len(), wrong.len());
+        let missed = self.rows.iter().filter(|row| row.moment.starts_with(MISSED)).count();
+        text += &format!("\n{} cases, {} wrong, {missed} missed their moment\n", self.rows.len(), wrong.len());
         for row in wrong {
             text += &format!("\n- {}: {}\n", row.case, row.wrong.join("; "));
         }
@@ -122,7 +126,10 @@ mod tests {
             ),
             "{text}"
         );
-        assert!(text.contains("| WRONG | 4.6 | – | 7.0 | – |") && text.contains("2 cases, 1 wrong"), "{text}");
+        assert!(
+            text.contains("| WRONG | 4.6 | – | 7.0 | – |") && text.contains("2 cases, 1 wrong, 0 missed"),
+            "{text}"
+        );
         assert!(text.contains("- one-way/targets/load: I1: gone"), "{text}");
     }
 }

@@ -4,14 +4,14 @@ use std::time::{Instant, SystemTime};
 
 use anyhow::{Context as _, Result, bail};
 use fastrand::Rng;
-use meshstor_e2e::chaos::{Batch, Case, Fault, Row, Victim};
+use meshstor_e2e::chaos::{Batch, Case, Fault, MISSED, Row, Victim};
 use meshstor_e2e::lab::Lab;
 use meshstor_e2e::say;
 use meshstor_e2e::wait::{pause, secs};
 
 use super::outage::{self, AGAIN};
 use super::prepare::{self, at_once};
-use super::scene::{Answer, COPIES, Scene};
+use super::scene::{self, Answer, COPIES, Scene};
 use super::strike::Strike;
 use super::verdict;
 
@@ -55,7 +55,8 @@ impl Roles {
 
 /// Runs it. An error of the batch is one of each case that was not over.
 pub(super) fn run(lab: &mut Lab, batch: &Batch, seed: u64) -> Vec<Row> {
-    let mut rng = Rng::with_seed(seed);
+    // Of the batch alone, so that it is the same whichever others ran before it.
+    let mut rng = Rng::with_seed(scene::seed_of(seed, &format!("{}/{}", batch.fault, batch.victim)));
     let case = |moment| Case { fault: batch.fault, victim: batch.victim, moment };
     let outcome = Roles::choose(lab, batch, &mut rng).map(|roles| {
         let new = |moment: &_| Scene::new(case(*moment), &roles.consumer, &roles.heir, seed);
@@ -177,7 +178,7 @@ fn after(lab: &Lab, scenes: &mut [Scene], victim: &str, healed: SystemTime) -> R
         scene.note("it does not go on", goes_on);
         match scene.moment(lab) {
             Ok(moment) => scene.row.moment = moment,
-            Err(error) => scene.row.moment = format!("MISSED: {error:#}"),
+            Err(error) => scene.row.moment = format!("{MISSED}: {error:#}"),
         }
         scene.judge(lab)
     })

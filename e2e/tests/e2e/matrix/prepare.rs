@@ -77,8 +77,14 @@ pub(super) fn resync(lab: &Lab, scenes: &mut [Scene], node: &str) -> Result<()> 
     scene::wait_for_copying(lab, &scene.writer, &array)
 }
 
-/// The last of it: what is attached or detached is so just now.
+/// The last of it: what is attached or detached is so just now, and nothing else is done before the fault comes.
 pub(super) fn moments(lab: &Lab, scenes: &mut [Scene]) -> Result<()> {
+    for scene in &mut *scenes {
+        if scene.case.moment == Moment::Resync {
+            scene.row.moment = scene::copying(lab, &scene.writer, &scene.array(lab)?)?;
+        }
+        scene.flushed = scene.first.journal(lab, &scene.writer)?.flushed();
+    }
     if let Some(scene) = scenes.iter().find(|scene| scene.case.moment == Moment::Attach) {
         let volume = scene.volume(lab);
         volume.want_on(&scene.writer, false)?;
@@ -88,16 +94,8 @@ pub(super) fn moments(lab: &Lab, scenes: &mut [Scene]) -> Result<()> {
             pause(Duration::from_millis(5));
         }
     }
-    if let Some(scene) = scenes.iter().find(|scene| scene.case.moment == Moment::Detach) {
-        scene.volume(lab).want_nowhere()?;
-    }
-    for scene in scenes {
-        if scene.case.moment == Moment::Resync {
-            scene.row.moment = scene::copying(lab, &scene.writer, &scene.array(lab)?)?;
-        }
-        scene.flushed = scene.first.journal(lab, &scene.writer)?.flushed();
-    }
-    Ok(())
+    let leaves = scenes.iter().find(|scene| scene.case.moment == Moment::Detach);
+    leaves.map_or(Ok(()), |scene| scene.volume(lab).want_nowhere())
 }
 
 /// Whether the record is of a later epoch, and in this phase or past it.

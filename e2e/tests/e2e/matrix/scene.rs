@@ -68,8 +68,7 @@ impl Scene {
     pub(super) fn new(case: Case, consumer: &str, heir: &str, seed: u64) -> Self {
         let name = case.to_string().replace('/', "-");
         // Of the case alone, so that it is the same whichever others run beside it.
-        let own = name.bytes().fold(seed, |hash, byte| hash.wrapping_mul(0x0100_0000_01b3) ^ u64::from(byte));
-        let mut rng = Rng::with_seed(own);
+        let mut rng = Rng::with_seed(seed_of(seed, &name));
         let answer = answer(case, &mut rng);
         let home = if answer == Answer::GiveUp { heir } else { consumer };
         Self {
@@ -151,6 +150,12 @@ impl Scene {
         self.load().wait_for_progress(lab, &self.home, 5, secs(30))?;
         self.stop(lab)
     }
+}
+
+/// A seed for what has this name in a run of this seed (FNV-1a).
+pub(super) fn seed_of(seed: u64, name: &str) -> u64 {
+    let start = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0xcbf2_9ce4_8422_2325;
+    name.bytes().fold(start, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 fn answer(case: Case, rng: &mut Rng) -> Answer {
