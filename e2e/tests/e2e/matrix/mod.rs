@@ -23,7 +23,7 @@ use meshstor_e2e::say;
 use crate::Test;
 
 /// Batches of a run that nobody asked more of: five minutes.
-const FEW: usize = 4;
+const FEW: usize = 3;
 
 /// A test for each batch.
 macro_rules! tests {
