@@ -65,6 +65,13 @@ chaos-daemon: export MESHSTOR_PATIENCE ?= 3
 chaos-daemon: lab build ## Daemons killed at random moments of volumes' lives in every shape: ROUNDS=200 (about an hour), SEED=n replays
 	@$(call logged,MESHSTOR_CHAOS_ROUNDS=$(ROUNDS) MESHSTOR_CHAOS_SEED=$(SEED) cargo test --locked --workspace --test e2e -- daemons_killed_at_random_moments,chaos-daemon)
 
+# Which cases of `make chaos`: what their names contain.
+CASE ?=
+chaos: export MESHSTOR_PATIENCE ?= 3
+.PHONY: chaos
+chaos: lab build ## Real kernels under every fault of every node at every moment (half an hour): SEED=n replays, CASE=kill/consumer/ chooses
+	@$(call logged,MESHSTOR_CHAOS_SEED=$(SEED) MESHSTOR_CHAOS_CASES=$(CASE) cargo test --locked --workspace --test e2e -- chaos_,chaos)
+
 # How long `make fuzz` goes on, in seconds, and how many cases each property gets in a round.
 CASES ?= 5000
 .PHONY: fuzz

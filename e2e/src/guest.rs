@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use rustix::process::Signal;
 
 use crate::agent::{Agent, Answer, Request};
 use crate::drive::mount::Mounted;
@@ -209,6 +210,36 @@ impl Guest {
         process.begin_kill()?;
         self.losses = self.drives.iter().map(|drive| drive.cut(self.survival)).collect::<std::io::Result<_>>()?;
         process.kill().map(drop)
+    }
+
+    /// Stops it in the middle of whatever it does: nothing in it runs, and it does not answer, until [`Guest::thaw`].
+    pub fn freeze(&self) -> Result<()> {
+        self.process()?.signal_group(Signal::STOP)
+    }
+
+    /// Lets it go on. To it no time has passed but by its clock.
+    pub fn thaw(&self) -> Result<()> {
+        self.process()?.signal_group(Signal::CONT)
+    }
+
+    /// Whether all of its processes on the machine are stopped.
+    pub fn is_frozen(&self) -> Result<bool> {
+        let group = self.process()?.id().to_string();
+        let mut states = Vec::new();
+        for entry in std::fs::read_dir("/proc")?.flatten() {
+            // One that ends meanwhile, and what is no process, has none.
+            let Ok(stat) = std::fs::read_to_string(entry.path().join("stat")) else { continue };
+            // `pid (name) state parent group …`, and the name may have anything in it.
+            let words: Vec<&str> = stat.rsplit_once(") ").map_or(Vec::new(), |(_, rest)| rest.split(' ').collect());
+            if words.get(2) == Some(&group.as_str()) {
+                states.push(words[0] == "T");
+            }
+        }
+        Ok(!states.is_empty() && states.into_iter().all(|stopped| stopped))
+    }
+
+    fn process(&self) -> Result<&Process> {
+        self.process.as_ref().with_context(|| format!("{} is off", self.machine.name))
     }
 
     /// Puts a drive into it while it runs.

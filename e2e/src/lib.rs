@@ -11,6 +11,7 @@ pub mod artifacts;
 pub mod bed;
 pub mod bench;
 pub mod certs;
+pub mod chaos;
 pub mod control_plane;
 pub mod demo;
 pub mod doomed;

@@ -61,6 +61,11 @@ impl Process {
         kill_process(self.pid()?, signal).with_context(|| format!("signal {}", self.name))
     }
 
+    /// Sends a signal to the whole group.
+    pub fn signal_group(&self, signal: Signal) -> Result<()> {
+        kill_process_group(self.pid()?, signal).with_context(|| format!("signal {}", self.name))
+    }
+
     /// Tells the process to end, and waits until it has.
     pub fn end(&mut self) -> Result<ExitStatus> {
         if self.child.try_wait()?.is_none() {

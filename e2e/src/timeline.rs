@@ -56,8 +56,8 @@ pub struct RecordWrite {
     pub by: String,
     /// `status.term` as it was then.
     pub term: Value,
-    /// `status.array` as it was then; null without one.
-    pub array: Value,
+    /// The whole status.
+    pub status: Value,
 }
 
 /// All accepted writes of the status of the attachment `name`, in order, from the audit log.
@@ -72,9 +72,8 @@ pub fn record_writes(audit: &Path, name: &str) -> Result<Vec<RecordWrite>> {
         .map(|event| {
             let at: jiff::Timestamp = event["stageTimestamp"].as_str().context("an audit event has a time")?.parse()?;
             let by = event["user"]["username"].as_str().unwrap_or_default().to_owned();
-            let status = &event["responseObject"]["status"];
-            let (term, array) = (status["term"].clone(), status["array"].clone());
-            Ok(RecordWrite { at: SystemTime::from(at), by, term, array })
+            let status = event["responseObject"]["status"].clone();
+            Ok(RecordWrite { at: SystemTime::from(at), by, term: status["term"].clone(), status })
         })
         .collect()
 }

@@ -18,6 +18,7 @@ mod host;
 mod kernels;
 mod leaders;
 mod life;
+mod matrix;
 mod neighbours;
 mod nodes;
 mod outage;
@@ -53,9 +54,8 @@ fn options() -> Options {
 const COMPLAINTS: [&str; 7] = ["BUG:", "WARNING:", "Oops", "Call Trace", "blocked for more than", "KASAN", "UBSAN"];
 
 fn main() -> ExitCode {
-    let tests = tests();
     if let Some(number) = workers::number() {
-        return work(number, &tests);
+        return work(number, &tests(&matrix::every()));
     }
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(workers::labs());
@@ -65,15 +65,25 @@ fn main() -> ExitCode {
         eprintln!("e2e: {error:#}");
         return ExitCode::FAILURE;
     }
-    let pool = Arc::new(workers::Pool::default());
+    let matrix = match matrix::tests(arguments.filter.is_some() || arguments.list) {
+        Ok(tests) => tests,
+        Err(error) => {
+            eprintln!("e2e: {error:#}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let pool = Arc::new(workers::Pool::new(matrix::settings()));
     let trial = |(name, _): Test| {
         let pool = Arc::clone(&pool);
         Trial::test(name, move || pool.run(name).map_err(|error| Failed::from(format!("{error:#}"))))
     };
-    libtest_mimic::run(&arguments, tests.into_iter().map(trial).collect()).exit_code()
+    let conclusion = libtest_mimic::run(&arguments, tests(&matrix).into_iter().map(trial).collect());
+    drop(pool);
+    matrix::conclude();
+    conclusion.exit_code()
 }
 
-fn tests() -> Vec<Test> {
+fn tests(matrix: &[Test]) -> Vec<Test> {
     [
         life::TESTS,
         shapes::TESTS,
@@ -86,6 +96,7 @@ fn tests() -> Vec<Test> {
         halves::TESTS,
         chaos::TESTS,
         doomed::TESTS,
+        matrix,
         neighbours::TESTS,
         nodes::TESTS,
         placement::TESTS,

@@ -97,7 +97,7 @@ fn lose_a_node(
 /// A `MeshReplica`.
 pub(crate) struct Leg {
     pub(crate) name: String,
-    uid: String,
+    pub(crate) uid: String,
     pub(crate) node: String,
     drive: String,
     set: u64,

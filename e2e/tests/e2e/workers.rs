@@ -31,8 +31,7 @@ pub(crate) fn number() -> Option<usize> {
 }
 
 /// The workers that have nothing to do, and how many there ever were.
-#[derive(Default)]
-pub(crate) struct Pool(Mutex<(Vec<Worker>, usize)>);
+pub(crate) struct Pool(Mutex<(Vec<Worker>, usize)>, Vec<(&'static str, String)>);
 
 struct Worker {
     number: usize,
@@ -43,6 +42,11 @@ struct Worker {
 }
 
 impl Pool {
+    /// Of workers that find `settings` in their environment.
+    pub(crate) fn new(settings: Vec<(&'static str, String)>) -> Self {
+        Self(Mutex::default(), settings)
+    }
+
     /// Has a worker run a test.
     pub(crate) fn run(&self, test: &str) -> Result<()> {
         let mut worker = self.take()?;
@@ -57,14 +61,15 @@ impl Pool {
             return Ok(worker);
         }
         pool.1 += 1;
-        Worker::start(pool.1)
+        Worker::start(pool.1, &self.1)
     }
 }
 
 impl Worker {
-    fn start(number: usize) -> Result<Self> {
+    fn start(number: usize, settings: &[(&str, String)]) -> Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
         command.env(MARK, number.to_string()).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.envs(settings.iter().map(|(name, value)| (name, value)));
         if labs() > 1 && std::env::var_os("MESHSTOR_PATIENCE").is_none() {
             command.env("MESHSTOR_PATIENCE", labs().to_string());
         }

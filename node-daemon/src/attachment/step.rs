@@ -189,7 +189,8 @@ pub enum Step {
 }
 
 impl Step {
-    /// Opens a device whose path may hang: it runs beside the planning, one at a time.
+    /// Opens a device whose path may hang, or waits for the array's lock, which MD holds while it writes the superblock of such a
+    /// device: it runs beside the planning, one at a time.
     pub fn slow(&self) -> bool {
         matches!(
             self,
@@ -210,6 +211,7 @@ impl Step {
                 | Self::FinishSync { .. }
                 | Self::Resume { .. }
                 | Self::ExpelMember { .. }
+                | Self::RemoveMember { .. }
                 | Self::Thaw { .. }
         )
     }

@@ -261,6 +261,19 @@ fn step_9_a_loss_is_recorded_while_a_slow_step_waits_for_it() {
 }
 
 #[test]
+fn step_9_a_second_loss_is_recorded_while_the_first_member_is_removed() {
+    // I4: the removal waits until MD has written the superblock of the second, which does not answer.
+    let mut bed = Bed::new();
+    let removal = Step::RemoveMember { device: "/dev/md100".into(), name: "nvme9n1".to_owned() };
+    assert!(removal.slow());
+    bed.memory.slow = Some(removal.to_string());
+    bed.hold();
+    assert!(matches!(bed.plan(), Step::RecordLoss { .. }));
+    bed.term().in_sync = vec!["v-0".to_owned()];
+    assert_eq!(bed.plan(), Step::Disconnect { nqn: nqn(2) });
+}
+
+#[test]
 fn an_unknown_outcome_is_settled_first() {
     // I1: no other write of the record is outstanding when a leg goes.
     let mut bed = Bed::new();
