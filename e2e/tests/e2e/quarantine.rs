@@ -265,8 +265,10 @@ fn orphans(lab: &mut Lab) -> Result<()> {
 
 /// Objects go whatever holds them.
 fn remove_by_force(lab: &Lab, legs: &[&str], volume: &str) -> Result<()> {
-    let mut paths: Vec<String> = legs.iter().map(|leg| ours("meshreplicas", leg)).collect();
-    paths.extend([ours("meshattachments", volume), ours("meshvolumes", volume)]);
+    // The record first: its consumer must not see it without its legs.
+    let mut paths = vec![ours("meshattachments", volume)];
+    paths.extend(legs.iter().map(|leg| ours("meshreplicas", leg)));
+    paths.push(ours("meshvolumes", volume));
     for path in &paths {
         lab.control.api.merge(path, &json!({ "metadata": { "finalizers": null } }))?;
         lab.control.api.delete(path)?;

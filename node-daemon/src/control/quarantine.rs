@@ -25,6 +25,8 @@ const GATHER: Duration = Duration::from_secs(1);
 const REST: u32 = 4;
 /// But no longer.
 const LONGEST: Duration = Duration::from_secs(60);
+/// When it is looked whether things are still in use: nothing tells that a file was closed.
+const USED: Duration = Duration::from_secs(30);
 /// When it is looked again at what a person wants wiped and what is in use.
 const AGAIN: Duration = Duration::from_secs(10);
 
@@ -165,6 +167,7 @@ impl Keeper {
         }
         let done = self.carry_out(&mut plan).await?;
         self.tell(&node, &old, &plan.items, &done);
+        let used = plan.items.values().any(|item| item.in_use.is_some());
         let wanted = plan.items.keys().any(|id| node.spec.wipe.contains(id));
         self.items = Some(plan.items);
         self.publish(&unseen);
@@ -172,6 +175,7 @@ impl Keeper {
             (false, ..) => Duration::from_secs(1),
             (_, Some(wait), _) => wait,
             (_, _, true) => AGAIN,
+            _ if used => again.min(USED),
             _ => again,
         })
     }

@@ -5,9 +5,9 @@ use super::super::*;
 use super::direct::{Access, Direct, MIB};
 use super::drives::Holds;
 use super::gpt::{Entry, LEDGER_TYPE, LEG_TYPE, Table};
-use super::{RealConfig, RealHost, disk, ledger};
+use super::{RealConfig, RealHost, disk, ledger, superblock};
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{FileExt as _, symlink};
 
 const BOOT: &str = "0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0";
 const HOST: &str = "nqn.2014-08.org.nvmexpress:uuid:11111111-2222-3333-4444-555555555555";
@@ -479,4 +479,48 @@ fn held_is_held_whatever_the_kernel_calls_it() {
     disk::write_table(&open, drive.size, &table).unwrap();
     assert!(matches!(tree.host.leg(&leg(0)), Err(HostError::Conflict { .. })));
     assert!(tree.host.leg(&leg(1)).is_ok());
+}
+
+/// I6: of a leg that no object names only a superblock that is whole is told; zeros are none, and all else is said to be something else.
+#[test]
+fn a_bent_superblock_says_nothing_of_a_leg() {
+    let tree = Tree::new("found", false);
+    let at = MIB * 17 + superblock::OFFSET;
+    let drive = fs::OpenOptions::new().write(true).open(tree.dir.join("dev/ubda")).unwrap();
+    let says = |bytes: &[u8]| {
+        drive.write_all_at(bytes, at).unwrap();
+        tree.host.found(&leg(1)).unwrap().unwrap()
+    };
+    let whole = superblock::tests::some();
+    let found = says(&whole);
+    assert_eq!(
+        (found.first_byte, found.size, found.label.as_str(), found.ledger_lost),
+        (MIB * 17, MIB * 8, "x", false)
+    );
+    let told = found.superblock.unwrap().unwrap();
+    assert_eq!((told.name.as_str(), told.slots), ("meshstor:a", 2));
+    for byte in (0..256).step_by(7) {
+        let mut bent = whole.clone();
+        bent[byte] ^= 1;
+        assert!(says(&bent).superblock.is_err(), "byte {byte}");
+    }
+    assert_eq!(says(&vec![0u8; whole.len()]).superblock, Ok(None));
+    // Both copies of the ledger.
+    drive.write_all_at(&[0xff; 64], MIB).unwrap();
+    drive.write_all_at(&[0xff; 64], MIB * 3).unwrap();
+    let found = tree.host.found(&leg(1)).unwrap().unwrap();
+    assert!(found.ledger.is_none() && found.ledger_lost);
+}
+
+/// I8: a leg that is used, or that the kernel has otherwise than the table, is not erased, and nothing of it is changed.
+#[test]
+fn what_the_kernel_has_otherwise_is_not_erased() {
+    let tree = Tree::new("discard", false);
+    let bytes = || fs::read(tree.dir.join("dev/ubda")).unwrap();
+    let before = bytes();
+    assert!(matches!(tree.host.discard(&leg(0)), Err(HostError::Busy { .. })), "an array holds it");
+    assert!(matches!(tree.host.discard(&leg(2)), Err(HostError::Busy { .. })), "it is exported");
+    tree.put("sys/block/ubda/ubda3/start", "34000\n");
+    assert!(tree.host.discard(&leg(1)).is_err(), "the kernel has it elsewhere");
+    assert!(bytes() == before);
 }

@@ -4,7 +4,7 @@
 
 use super::super::{FoundFacts, LegRef, Result, SuperLeg};
 use super::direct::{Access, Direct};
-use super::error::{Doing, busy};
+use super::error::{Doing, busy, conflict};
 use super::gpt::LEG_TYPE;
 use super::{RealHost, bits, disk, superblock, sysfs};
 use std::io;
@@ -50,25 +50,32 @@ impl RealHost {
     }
 
     /// Erases the superblock, then the partition. With the kernel's own partition that is done over an exclusive descriptor, so that
-    /// nobody takes it meanwhile; one that the kernel does not have nobody can use.
+    /// nobody takes it meanwhile; one that the kernel does not have nobody can use. One that it has otherwise is left alone.
     pub(super) fn discard_leg(&self, leg: &LegRef) -> Result<()> {
         let action = || format!("erase leg {} of drive {}", leg.uuid, leg.drive);
         let Some(found) = self.found_leg(leg)? else { return self.remove_partition(leg) };
         if let Some(export) = found.exports.first() {
             return Err(busy(action(), format!("exported as {export}")));
         }
-        match &found.device {
-            Some(device) => {
-                if let Some(user) = self.users_of(device)?.first() {
-                    return Err(busy(action(), user));
-                }
-                self.erase_superblock(device)?;
+        let drive = self.drive(&leg.drive)?;
+        let Some((number, entry)) = drive.table()?.find(leg.uuid) else { return self.remove_partition(leg) };
+        let kernel = disk::KernelView::of(&self.config.sys, &self.config.dev, &drive.name)?;
+        let there: Vec<&str> = kernel.overlapping(&entry, drive.sector).collect();
+        for name in &there {
+            if let Some(user) = self.users_of(&self.config.dev.join(name))?.first() {
+                return Err(busy(action(), user));
             }
-            None => {
-                let drive = self.drive(&leg.drive)?;
+        }
+        match (kernel.partition(number, &entry, drive.sector)?, there.as_slice()) {
+            (Some(partition), [_]) => self.erase_superblock(&partition.device)?,
+            (None, []) => {
                 let disk = disk::open(&drive.path, Access::Write)?;
                 let at = found.first_byte + superblock::OFFSET;
                 disk.write(at, &[0u8; superblock::BYTES]).and_then(|()| disk.sync()).doing(action)?;
+            }
+            (_, others) => {
+                let what = format!("the kernel has {} in its place, and not as the table says", others.join(" and "));
+                return Err(conflict(action(), what));
             }
         }
         self.remove_partition(leg)

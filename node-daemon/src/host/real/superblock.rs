@@ -186,7 +186,7 @@ fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use proptest::prelude::*;
 
@@ -202,6 +202,11 @@ mod tests {
         let sum = checksum(&out).unwrap();
         out[CHECKSUM..CHECKSUM + 4].copy_from_slice(&sum.to_le_bytes());
         out
+    }
+
+    /// One that is whole.
+    pub(in super::super) fn some() -> Vec<u8> {
+        encode(&Superblock { uuid: Uuid::from_u128(7), name: "meshstor:a".into(), events: 9, raid_disks: 2 }, 128)
     }
 
     proptest! {
