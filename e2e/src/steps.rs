@@ -83,7 +83,8 @@ impl Move {
         };
         let phase = |phase: &str| first(phase, &|w| w.term["phase"] == phase);
         let (revoking, started, claimed) = (phase("Revoking")?, phase("Started")?, phase("Running")?);
-        let mounted = first("mounted", &|w| w.status["array"]["epoch"] == epoch && w.status["array"]["mountPath"].is_string())?;
+        let mounted =
+            first("mounted", &|w| w.status["array"]["epoch"] == epoch && w.status["array"]["mountPath"].is_string())?;
         Ok(Self { revoking, started, claimed, mounted })
     }
 
