@@ -64,6 +64,8 @@ pub struct Answer {
     pub pid: i32,
     /// Whether a spawned process runs.
     pub alive: bool,
+    /// What the guest's clock said then, in nanoseconds since 1970.
+    pub clock: u64,
     /// Why the request could not be carried out; empty if it was.
     pub error: String,
 }

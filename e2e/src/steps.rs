@@ -9,10 +9,10 @@ use serde_json::Value;
 
 use crate::lab::Lab;
 use crate::load::Load;
-use crate::timeline::{Change, RecordWrite, changes, record_writes};
-use crate::writer::Flush;
+use crate::timeline::{Change, Clock, RecordWrite, changes, record_writes};
+use crate::writer::{Flush, Journal};
 
-/// The loss of a leg that a running array had. The poller must run on the consumer.
+/// The loss of a leg that a running array had, on the machine's clock. The poller must run on the consumer.
 #[derive(Clone, Debug)]
 pub struct LegLoss {
     /// Keep-alive has expired: the consumer's kernel knows that the connection is lost.
@@ -35,7 +35,10 @@ impl LegLoss {
     pub fn of(lab: &Lab, load: &Load, consumer: &str, leg: &str, cut: SystemTime) -> Result<Self> {
         let mut writes = record_writes(&lab.control.audit, load.name())?.into_iter().filter(|write| write.at > cut);
         let record = writes.find(|write| lacks(&write.term, leg)).context("the audit log has the smaller record")?;
-        let seen = changes(lab.guest(consumer)?)?;
+        let clock = Clock::of(lab.guest(consumer)?)?;
+        let seen: Vec<Change> = changes(lab.guest(consumer)?)?.into_iter().map(|change| clock.change(change)).collect();
+        let flushes = load.journal(lab, consumer)?.flushes.into_iter().map(|flush| clock.flush(flush)).collect();
+        let journal = Journal { flushes, ..Journal::default() };
         let first = |part: &str, is: &dyn Fn(&str) -> bool| {
             let change = seen.iter().find(|c| c.by > cut && c.path.contains(part) && is(&c.new)).cloned();
             change.with_context(|| format!("the poller saw what became of {part}"))
@@ -45,7 +48,7 @@ impl LegLoss {
             record,
             deleted: first("/nvme/", &|new| new.starts_with("deleting") || new == "-")?,
             failed: first("/md/dev-", &|new| new.contains("faulty") || new == "-")?,
-            held: load.journal(lab, consumer)?.longest_since(cut).context("the writer flushed")?,
+            held: journal.longest_since(cut).context("the writer flushed")?,
         })
     }
 }

@@ -1,14 +1,19 @@
-//! When things happened, on one clock: that of the machine, which the guests of User-Mode Linux and the API server share.
+//! When things happened, on one clock: that of the machine, which the API server has. A guest of User-Mode Linux begins with it, but
+//! where the machine was busy then it is late for good (0.13 s seen), longer than a daemon takes from a record to what may follow it:
+//! [`Clock`] says by how much.
 
 use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result};
+use jiff::SignedDuration;
 use serde_json::Value;
 
+use crate::agent::Request;
 use crate::guest::Guest;
+use crate::writer::Flush;
 
-/// A change that the poller in a guest has seen: it happened after `after` and not later than `by`.
+/// A change that the poller in a guest has seen: it happened after `after` and not later than `by`, on the guest's clock.
 #[derive(Clone, Debug)]
 pub struct Change {
     /// The last look that showed the old value.
@@ -21,6 +26,41 @@ pub struct Change {
     pub old: String,
     /// What it said then.
     pub new: String,
+}
+
+/// How much a guest's clock is late.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock(SignedDuration);
+
+impl Clock {
+    /// Compares the two clocks; as exact as half of the quickest of some answers.
+    pub fn of(guest: &Guest) -> Result<Self> {
+        let mut best = (Duration::MAX, SignedDuration::ZERO);
+        for _ in 0..9 {
+            let (asked, clock) = (SystemTime::now(), Instant::now());
+            let answer = guest.agent().ask(&Request::Alive { pid: 1 }, crate::wait::secs(20))?;
+            let took = clock.elapsed();
+            let here = SignedDuration::try_from((asked + took / 2).duration_since(UNIX_EPOCH)?)?;
+            best = best.min((took, here - SignedDuration::try_from(Duration::from_nanos(answer.clock))?));
+        }
+        Ok(Self(best.1))
+    }
+
+    /// A time of the guest on the machine's clock.
+    pub fn here(self, guests: SystemTime) -> SystemTime {
+        let late = self.0.unsigned_abs();
+        if self.0.is_negative() { guests - late } else { guests + late }
+    }
+
+    /// Both times of a change.
+    pub fn change(self, change: Change) -> Change {
+        Change { after: self.here(change.after), by: self.here(change.by), ..change }
+    }
+
+    /// Both times of a flush.
+    pub fn flush(self, flush: Flush) -> Flush {
+        Flush { began: self.here(flush.began), ended: self.here(flush.ended), ..flush }
+    }
 }
 
 /// Starts the poller in a guest; gives its process id.
@@ -109,4 +149,18 @@ pub fn writes_since(audit: &Path, since: SystemTime) -> Result<Vec<Write>> {
 /// Seconds from `from` to `to`, negative if it is the other way round.
 pub fn seconds(from: SystemTime, to: SystemTime) -> f64 {
     to.duration_since(from).map_or_else(|error| -error.duration().as_secs_f64(), |time| time.as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_late_clock_is_put_right() {
+        let at = |ms: u64| UNIX_EPOCH + Duration::from_millis(ms);
+        assert_eq!(Clock(SignedDuration::from_millis(130)).here(at(1000)), at(1130));
+        let change = Change { after: at(40), by: at(50), path: String::new(), old: String::new(), new: String::new() };
+        let early = Clock(SignedDuration::from_millis(-40)).change(change);
+        assert_eq!((early.after, early.by), (at(0), at(10)));
+    }
 }

@@ -7,6 +7,7 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result};
 use meshstor_e2e::agent::{Answer, PORT, Request};
@@ -37,7 +38,9 @@ fn serve(stream: TcpStream, running: &Running) {
         let Ok(line) = line else { return };
         let answer =
             serde_json::from_str(&line).map_err(anyhow::Error::from).and_then(|request| carry_out(request, running));
-        let answer = answer.unwrap_or_else(|error| Answer { error: format!("{error:#}"), ..Answer::default() });
+        let mut answer = answer.unwrap_or_else(|error| Answer { error: format!("{error:#}"), ..Answer::default() });
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        answer.clock = u64::try_from(now.as_nanos()).unwrap_or_default();
         let Ok(mut line) = serde_json::to_vec(&answer) else { return };
         line.push(b'\n');
         if out.write_all(&line).is_err() {

@@ -66,7 +66,7 @@ impl Journal {
         self.longest_since(UNIX_EPOCH)
     }
 
-    /// Of those that ended after `since`, the one that took longest.
+    /// Of those that ended after `since` the one that took longest.
     pub fn longest_since(&self, since: SystemTime) -> Option<Flush> {
         let later = self.flushes.iter().filter(|f| f.ended > since);
         later.max_by_key(|f| f.ended.duration_since(f.began).unwrap_or_default()).copied()

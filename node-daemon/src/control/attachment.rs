@@ -359,8 +359,12 @@ impl AttachmentWorker {
 
     /// When to look again if nothing is told. Time alone changes what is to be done where a leg does not answer, which is held
     /// against the clock, where a rebuild moves without an event, and where a start waits for its legs. A volume that runs on live
-    /// connections is told of everything but of what its kernel measures.
+    /// connections is told of everything but of what its kernel measures. A leg that is held is looked at again when the hold time is over:
+    /// looks that come as often as it is long would miss its end by a moment, and find it one look later.
     fn again(&self, object: &MeshAttachment, seen: &Seen) -> Again {
+        if let Some(due) = self.silence.due(self.ctx.timing.hold, self.ctx.surroundings.instant()) {
+            return Again::In(due);
+        }
         let silent = seen.connections.iter().any(|c| c.state != ControllerState::Live);
         let rebuilding = seen.array.as_ref().is_some_and(|a| a.sync.is_some());
         let term = object.status.as_ref().and_then(|s| s.term.as_ref()).filter(|t| t.node == self.ctx.node);

@@ -168,6 +168,8 @@ impl Context {
 pub enum Again {
     /// Soon: time alone can change what is to be done.
     Tick,
+    /// After that time: then something counts that does not yet.
+    In(Duration),
     /// Only numbers change by themselves.
     Measure,
     /// Everything is told.

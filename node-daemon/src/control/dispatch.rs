@@ -298,6 +298,7 @@ async fn pause(ctx: &Context, bell: &Notify, turn: Result<Turn, TurnError>, trie
             return;
         }
         Ok(Turn::Settled(Again::Tick) | Turn::Gone) => (Duration::ZERO, ctx.timing.tick),
+        Ok(Turn::Settled(Again::In(time))) => (Duration::ZERO, time.min(ctx.timing.tick)),
         Ok(Turn::Settled(Again::Measure)) => (Duration::ZERO, ctx.timing.measure),
         Ok(Turn::Settled(Again::Full)) => (Duration::ZERO, ctx.timing.full),
         Err(error) => {

@@ -119,6 +119,12 @@ impl Silence {
         }
         self.0.iter().filter(|(_, since)| now.duration_since(**since) >= hold).map(|(nqn, _)| nqn.clone()).collect()
     }
+
+    /// How long until the next of them was not live for `hold`; none if all were.
+    pub fn due(&self, hold: Duration, now: Instant) -> Option<Duration> {
+        let left = self.0.values().map(|since| hold.saturating_sub(now.duration_since(*since)));
+        left.filter(|left| !left.is_zero()).min()
+    }
 }
 
 /// How much of a start set was there, and when it came to that.
@@ -137,6 +143,19 @@ impl Waiting {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A silence counts at the end of the hold time, and not a look later.
+    #[test]
+    fn a_silence_is_due_when_it_was_held() {
+        let (begun, hold) = (Instant::now(), Duration::from_secs(1));
+        let mut silence = Silence(BTreeMap::from([("a".to_owned(), begun)]));
+        let after = |ms| begun + Duration::from_millis(ms);
+        assert_eq!(silence.due(hold, after(999)), Some(Duration::from_millis(1)));
+        silence.0.insert("b".to_owned(), after(300));
+        assert_eq!(silence.due(hold, after(600)), Some(Duration::from_millis(400)));
+        assert_eq!(silence.due(hold, after(1000)), Some(Duration::from_millis(300)));
+        assert_eq!(silence.due(hold, after(1300)), None);
+    }
 
     /// I4: a start that is only slow is not given up, one of which a leg does not come is.
     #[test]

@@ -50,11 +50,14 @@ pub(super) fn transport(transport: Transport) -> &'static str {
     }
 }
 
-/// The option string. `ctrl_loss_tmo=-1` and no fast-fail: a lost leg holds writes until somebody has recorded it away.
+/// The option string. `ctrl_loss_tmo=-1` and no fast-fail: a lost leg holds writes until somebody has recorded it away. `reconnect_delay`
+/// in seconds, from `connecting` to the first try: by then a lost leg is recorded away, one look (1 s) and the hold time (1 s) after
+/// the other. To delete a controller while it tries to connect to nobody takes as long as that try, up to 3 s (`nvme_tcp_stop_ctrl` waits
+/// for `connect_work`, which sends a SYN twice), and the held writes wait with it.
 pub(super) fn options(spec: &ConnectSpec, host_nqn: &str, host_id: &str) -> String {
     format!(
         "nqn={},transport={},traddr={},trsvcid={},hostnqn={host_nqn},hostid={host_id},nr_io_queues={},queue_size={},\
-         keep_alive_tmo={},ctrl_loss_tmo=-1,reconnect_delay=1",
+         keep_alive_tmo={},ctrl_loss_tmo=-1,reconnect_delay=2",
         spec.nqn,
         transport(spec.transport),
         spec.address,
