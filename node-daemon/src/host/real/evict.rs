@@ -115,7 +115,8 @@ impl RealHost {
         let Some(block) = self.block_of(device)? else { return Ok(vec![]) };
         let mut users = self.users_of_block(&block)?;
         // What is found of a partition table on it is used with it.
-        for name in sysfs::names(&block)? {
+        let whole = device.file_name().unwrap_or_default().to_string_lossy();
+        for name in sysfs::names(&block)?.into_iter().filter(|name| name.starts_with(&*whole)) {
             if sysfs::exists(block.join(&name).join("partition"))? {
                 users.extend(self.users_of_block(&block.join(name))?);
             }
