@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use meshstor_crds::EndedReason;
 
-use super::{Step, View, report};
+use super::{Step, View, report, run};
 use crate::ids::Nqn;
 
 /// Takes down the array, then the connections, then says that the epoch ended.
@@ -50,7 +50,8 @@ fn paths(view: &View<'_>) -> Option<Step> {
 /// The next thing of this volume that must leave this node; none when there is nothing.
 ///
 /// Unmount and stop come first and are never forced. A path is released only when no array is there: as long as one
-/// is, its held writes stay held (an error would acknowledge writes of an epoch that is over).
+/// is, its held writes stay held (an error would acknowledge writes of an epoch that is over). A start that hangs on a path ends only
+/// when that goes, although the epoch is another's by now.
 pub(super) fn leftovers(view: &View<'_>) -> Option<Step> {
     if let Some(array) = view.array {
         let Some(mount) = array.mounts.first() else {
@@ -61,7 +62,7 @@ pub(super) fn leftovers(view: &View<'_>) -> Option<Step> {
         );
     }
     if view.memory.slow.is_some() {
-        return Some(report::step(view));
+        return Some(run::unblock(view).unwrap_or_else(|| report::step(view)));
     }
     paths(view)
 }

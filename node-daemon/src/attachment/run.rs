@@ -80,7 +80,7 @@ fn stopped(view: &View<'_>) -> Step {
 }
 
 /// A start hangs on a path that does not answer. Nothing runs, so nothing was acknowledged: the path may go.
-fn unblock(view: &View<'_>) -> Option<Step> {
+pub(super) fn unblock(view: &View<'_>) -> Option<Step> {
     let hung = view.release(view.all_connections().filter(|c| view.held.contains(&c.nqn)));
     hung.filter(|_| !view.memory.assembled)
 }

@@ -274,6 +274,23 @@ fn step_9_a_second_loss_is_recorded_while_the_first_member_is_removed() {
 }
 
 #[test]
+fn a_start_that_hangs_on_a_lost_path_ends_when_its_epoch_is_another_s() {
+    // I4: its target has closed the path for good, and this node's leg is not confirmed before the start is over.
+    let mut bed = Bed::new();
+    bed.term().node = "other".to_owned();
+    bed.array = None;
+    bed.memory.slow = Some("assemble the array".to_owned());
+    assert!(!matches!(bed.quiet(), Step::Disconnect { .. }), "it answers, so the start goes on");
+    bed.hold();
+    assert_eq!(bed.plan(), Step::Disconnect { nqn: nqn(2) });
+    bed.memory.assembled = true;
+    assert!(
+        !matches!(bed.quiet(), Step::Disconnect { .. }),
+        "that it is not there is not sure while something is done to it"
+    );
+}
+
+#[test]
 fn an_unknown_outcome_is_settled_first() {
     // I1: no other write of the record is outstanding when a leg goes.
     let mut bed = Bed::new();
