@@ -7,9 +7,8 @@ use meshstor_e2e::bed::{Bed, CHUNK, DATA};
 use meshstor_e2e::lab::Lab;
 use meshstor_e2e::load::Load;
 use meshstor_e2e::say;
-use meshstor_e2e::volume::Volume;
 use meshstor_e2e::wait::{Look, holds_for, secs, wait_for, when};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::Test;
 
