@@ -280,6 +280,7 @@ fn a_start_that_hangs_on_a_lost_path_ends_when_its_epoch_is_another_s() {
     bed.term().node = "other".to_owned();
     bed.array = None;
     bed.memory.slow = Some("assemble the array".to_owned());
+    bed.memory.assembled = false;
     assert!(!matches!(bed.quiet(), Step::Disconnect { .. }), "it answers, so the start goes on");
     bed.hold();
     assert_eq!(bed.plan(), Step::Disconnect { nqn: nqn(2) });
