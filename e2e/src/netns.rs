@@ -10,11 +10,14 @@ use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, Result};
 
+use crate::partition::LEGS;
 use crate::process::run;
 use crate::wait::{Look, secs, wait_for, when};
 
 /// Set in the environment of the process inside.
 const MARK: &str = "MESHSTOR_LAB_INSIDE";
+/// The ports that no connection gets by itself, of the network namespace of whoever writes it.
+const RESERVED_PORTS: &str = "/proc/sys/net/ipv4/ip_local_reserved_ports";
 /// Address of the bridge, at which the API server listens.
 pub const BRIDGE_IP: &str = "10.77.0.1";
 /// Length of the prefix of the lab's network.
@@ -78,6 +81,8 @@ pub fn set_up() -> Result<()> {
     exit_on_signals()?;
     // Room for the guests' memory, executable, and gone with the namespace.
     run(Command::new("mount").args(["-t", "tmpfs", "-o", "mode=1777,exec,size=75%", "tmpfs", "/dev/shm"]))?;
+    // One of them as the near end of a question to a guest's agent, and a partition would cut the answer off.
+    std::fs::write(RESERVED_PORTS, LEGS).with_context(|| format!("write {RESERVED_PORTS}"))?;
     ip(&["link", "set", "lo", "up"])?;
     ip(&["link", "add", "ms0", "type", "bridge"])?;
     ip(&["address", "add", &format!("{BRIDGE_IP}/{PREFIX}"), "dev", "ms0"])?;

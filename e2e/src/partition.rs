@@ -30,8 +30,9 @@ pub enum Way {
 const TABLE: &str = "inet partition";
 /// Port of the API server.
 const API: &str = "6443";
-/// Ports of exports, as the daemon's manifest has them.
-const LEGS: &str = "42000-42999";
+/// Ports of exports, as the daemon's manifest has them. Nobody else's connection may come from one, or it is cut too: the lab's namespace
+/// and the guests reserve them (`net.ipv4.ip_local_reserved_ports`).
+pub(crate) const LEGS: &str = "42000-42999";
 
 /// Drops packets of `guest` until [`heal`]; existing connections hang.
 pub fn cut(guest: &Guest, what: Cut, way: Way) -> Result<()> {
