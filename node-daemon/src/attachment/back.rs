@@ -11,7 +11,7 @@ pub(super) fn step(view: &View<'_>, array: &ArrayFacts) -> Option<Step> {
         return None;
     }
     let outside = || view.legs.iter().filter(|l| !view.in_set(l.name()) && !view.left(l));
-    if let Some(leg) = outside().find(|l| view.works(l) && !view.holds(l)) {
+    if let Some(leg) = outside().find(|l| view.reached(l) && !view.holds(l)) {
         return Some(Step::RecordInSync { leg: leg.name().to_owned() });
     }
     let full = array.members.len() >= usize::try_from(array.slots).unwrap_or(usize::MAX);

@@ -32,7 +32,9 @@ fn unrecorded<'a>(view: &View<'a>) -> Option<&'a Leg<'a>> {
 
 /// Before anything is said of a loss: the leg is not lost, it was replaced.
 pub(super) fn swap(view: &View<'_>) -> Option<Step> {
-    unrecorded(view).filter(|leg| !view.holds(leg)).map(|leg| Step::RecordInSync { leg: leg.name().to_owned() })
+    unrecorded(view)
+        .filter(|leg| view.reached(leg) && !view.holds(leg))
+        .map(|leg| Step::RecordInSync { leg: leg.name().to_owned() })
 }
 
 /// The copy waits before its end: writes are held, and it goes on. It goes on at once where nobody is replaced any more.

@@ -19,7 +19,8 @@ pub(super) fn step(view: &View<'_>) -> Step {
         .or_else(|| loss(view))
         .or_else(|| replace::resume(view, array))
         .or_else(|| release(view))
-        .or_else(|| tidy(view, array));
+        .or_else(|| tidy(view, array))
+        .or_else(|| severed(view, array));
     if let Some(step) = urgent {
         return step;
     }
@@ -131,6 +132,16 @@ fn tidy(view: &View<'_>, array: &ArrayFacts) -> Option<Step> {
     };
     let name = array.members.iter().find(gone)?.name.clone();
     Some(Step::RemoveMember { device: array.device.clone(), name })
+}
+
+/// Members of legs outside S whose paths were let go: MD would fail them with the next write, and until then the leg could not return.
+/// Never the last that MD has.
+fn severed(view: &View<'_>, array: &ArrayFacts) -> Option<Step> {
+    let others = |leg: &Leg<'_>| view.start_set().any(|l| l.set() == leg.set() && view.works(l));
+    view.legs.iter().filter(|l| !view.in_set(l.name()) && others(l)).find_map(|leg| {
+        let name = view.severed(leg)?.name.clone();
+        Some(Step::ExpelMember { leg: leg.name().to_owned(), device: array.device.clone(), name })
+    })
 }
 
 /// Until `initialised`: the device is made whole, anew where an earlier try left something.

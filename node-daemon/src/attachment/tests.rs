@@ -251,6 +251,34 @@ fn step_9_record_then_disconnect_then_remove() {
 }
 
 #[test]
+fn step_9_what_md_says_of_a_member_without_a_path_is_no_proof() {
+    // I1, I7: MD counts it as in sync until it writes to it, and acknowledges that write without it.
+    let mut bed = Bed::new();
+    bed.memory.names = [("nvme0n1".to_owned(), "v-1".to_owned())].into();
+    bed.term().in_sync = vec!["v-0".to_owned()];
+    let connection = bed.connections.clone();
+    let back = Step::RecordInSync { leg: "v-1".to_owned() };
+    assert_eq!(bed.quiet(), back, "its path is back, and nothing was written without it");
+    let path: [fn(&mut Bed); 4] = [
+        |bed| bed.connections.clear(),
+        |bed| bed.connections[0].state = ControllerState::Connecting,
+        |bed| bed.connections[0].device = Some("/dev/nvme1n1".into()),
+        |bed| drop(bed.memory.leaving.insert(nqn(2))),
+    ];
+    for (n, change) in path.into_iter().enumerate() {
+        (bed.connections, bed.memory.leaving) = (connection.clone(), BTreeSet::new());
+        change(&mut bed);
+        assert_ne!(bed.quiet(), back, "{n}");
+    }
+    // It is taken out, so that the leg can return; never where MD has no other.
+    bed.connections.clear();
+    let fails = |step: Step| matches!(step, Step::ExpelMember { name, .. } if name == "nvme0n1");
+    assert!(fails(bed.plan()));
+    bed.array.as_mut().unwrap().members[0].in_sync = false;
+    assert!(!fails(bed.plan()));
+}
+
+#[test]
 fn step_9_a_loss_is_recorded_while_a_slow_step_waits_for_it() {
     // I1: nothing that hangs keeps the loss from being recorded.
     let mut bed = Bed::new();

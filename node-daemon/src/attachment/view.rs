@@ -143,6 +143,11 @@ pub struct View<'a> {
     pub now: &'a Time,
 }
 
+/// Whether the device is that of the member, by its kernel name.
+fn named(device: &Path, member: &MemberFacts) -> bool {
+    device.file_name().is_some_and(|name| name.to_str() == Some(member.name.as_str()))
+}
+
 impl<'a> Leg<'a> {
     /// Name of the leg.
     pub fn name(&self) -> &'a str {
@@ -359,10 +364,9 @@ impl<'a> View<'a> {
 
     /// The leg of a member: by the device that bears its name now, else by the name as it was remembered.
     pub(super) fn owner(&self, member: &MemberFacts) -> Option<&'a Leg<'a>> {
-        let named = |d: &Path| d.file_name().is_some_and(|n| n.to_str() == Some(member.name.as_str()));
         let bears = |leg: &&Leg<'_>| {
-            leg.partition().is_some_and(named)
-                || self.connections_of(leg).filter_map(|c| c.device.as_deref()).any(named)
+            leg.partition().is_some_and(|d| named(d, member))
+                || self.connections_of(leg).filter_map(|c| c.device.as_deref()).any(|d| named(d, member))
         };
         let remembered = || self.memory.names.get(&member.name);
         self.legs
@@ -390,6 +394,22 @@ impl<'a> View<'a> {
         self.member(leg).is_some_and(|m| m.in_sync && !m.faulty && m.slot.is_some())
     }
 
+    /// It works, and by the path that the leg has now. MD goes on to count a member as in sync whose device was deleted, until a write to it
+    /// fails, and then acknowledges that write without it: what MD says of such a member is no proof that it holds anything.
+    pub(super) fn reached(&self, leg: &Leg<'_>) -> bool {
+        let leaves = self.current(leg).is_some_and(|c| self.memory.leaving.contains(&c.nqn));
+        let device = self.device(leg).filter(|_| !leaves);
+        let bears = |m: &MemberFacts| device.as_ref().is_some_and(|d| named(d, m));
+        self.works(leg) && self.member(leg).is_some_and(bears)
+    }
+
+    /// A member that MD has not failed although nothing of this node bears its name any more.
+    pub(super) fn severed(&self, leg: &Leg<'_>) -> Option<&'a MemberFacts> {
+        let mut paths = self.connections_of(leg).filter_map(|c| c.device.as_deref());
+        let member = self.member(leg).filter(|m| !m.faulty && leg.local.is_none())?;
+        (!paths.any(|d| named(d, member))).then_some(member)
+    }
+
     /// The epoch for which the array was assembled, as its members' paths say; none where they do not all agree.
     pub(super) fn array_epoch(&self) -> Option<i64> {
         let mut epochs: Vec<i64> = self.array?.members.iter().flat_map(|m| self.member_epoch(m)).collect();
@@ -399,12 +419,11 @@ impl<'a> View<'a> {
     }
 
     fn member_epoch(&self, member: &MemberFacts) -> Option<i64> {
-        let named = |d: &Path| d.file_name().is_some_and(|n| n.to_str() == Some(member.name.as_str()));
         let leg = self.owner(member)?;
-        if leg.partition().is_some_and(named) {
+        if leg.partition().is_some_and(|d| named(d, member)) {
             return leg.local?.ledger.as_ref().map(|l| l.local_epoch);
         }
-        let connection = self.connections_of(leg).find(|c| c.device.as_deref().is_some_and(named))?;
+        let connection = self.connections_of(leg).find(|c| c.device.as_deref().is_some_and(|d| named(d, member)))?;
         Nqn::parse(&connection.nqn).map(|n| n.epoch)
     }
 

@@ -309,7 +309,12 @@ impl World {
                 self.inside.push(inside);
                 self.ios[i].parts[p].at = At::Inside;
             }
-            Move::Fail(i, p) => self.ios[i].parts[p].at = At::Failed,
+            Move::Fail(i, p) => {
+                let (node, array, name) =
+                    (self.ios[i].node.clone(), self.ios[i].array, self.ios[i].parts[p].name.clone());
+                self.ios[i].parts[p].at = At::Failed;
+                self.notice(&node, Some((array, &name)));
+            }
             Move::Drop(i, p) => {
                 let (node, array, name) =
                     (self.ios[i].node.clone(), self.ios[i].array, self.ios[i].parts[p].name.clone());
@@ -383,6 +388,20 @@ impl World {
     pub(super) fn severed(&self, node: &str, member: &super::world::Member) -> bool {
         let conns = self.nodes.get(node).map(|n| n.conns.as_slice()).unwrap_or_default();
         member.nqn.as_ref().is_some_and(|nqn| !conns.iter().any(|c| c.nqn == *nqn))
+    }
+
+    /// MD writes to members whose connection is deleted, of its own or for somebody, and drops them: all of the node's, or one.
+    pub(super) fn notice(&mut self, node: &str, only: Option<(Uuid, &str)>) {
+        let arrays = self.nodes.get(node).map(|n| n.arrays.clone()).unwrap_or_default();
+        let members = arrays.iter().flat_map(|a| a.members.iter().map(|m| (a.spec.uuid, m)));
+        let lost: Vec<(Uuid, String)> = members
+            .filter(|(array, m)| only.is_none_or(|(of, name)| of == *array && name == m.name))
+            .filter(|(_, m)| !m.faulty && self.severed(node, m))
+            .map(|(array, m)| (array, m.name.clone()))
+            .collect();
+        for (array, member) in lost {
+            self.fail(node, array, &member);
+        }
     }
 
     /// What of a node's data path a power cut takes away: what it had sent is gone unless it is inside another target.

@@ -449,6 +449,7 @@ impl World {
     }
 
     pub(super) fn complete_rebuilds(&mut self, node: &str) {
+        self.notice(node, None);
         let Some(arrays) = self.nodes.get(node).map(|n| n.arrays.clone()) else { return };
         for array in arrays {
             let of = |slot: u32| slot / array.spec.geometry.set_slots();
@@ -542,7 +543,12 @@ impl World {
         let next = self.issued.get(&array).copied().unwrap_or(0) + 1;
         self.issued.insert(array, next);
         let mut held = false;
-        for member in &members {
+        self.notice(node, None);
+        let there: Vec<Member> = members.into_iter().filter(|m| !self.severed(node, m)).collect();
+        if there.is_empty() {
+            return Write::Refused;
+        }
+        for member in &there {
             if !self.reaches(node, member) {
                 held = true;
             } else if let Some(bytes) = self.leg_bytes(&member.node, member.leg) {

@@ -50,18 +50,9 @@ impl World {
         Ok(())
     }
 
-    /// The held writes are released: MD sees errors, drops the member and goes on.
+    /// What was held is to end with errors. MD drops the member when it sees one of them, or one of its own writes: not before.
     pub(super) fn disconnect(&mut self, name: &str, nqn: &str) -> Result<()> {
-        let node = self.node_mut(name)?;
-        node.conns.retain(|c| c.nqn != nqn);
-        let members = |a: &super::world::Array| {
-            let lost = a.members.iter().filter(|m| m.nqn.as_deref() == Some(nqn));
-            lost.map(|m| (a.spec.uuid, m.name.clone())).collect::<Vec<_>>()
-        };
-        let lost: Vec<_> = node.arrays.iter().flat_map(members).collect();
-        for (array, member) in lost {
-            self.fail(name, array, &member);
-        }
+        self.node_mut(name)?.conns.retain(|c| c.nqn != nqn);
         Ok(())
     }
 }
