@@ -263,7 +263,7 @@ fn step_9_what_md_says_of_a_member_without_a_path_is_no_proof() {
         |bed| bed.connections.clear(),
         |bed| bed.connections[0].state = ControllerState::Connecting,
         |bed| bed.connections[0].device = Some("/dev/nvme1n1".into()),
-        |bed| drop(bed.memory.leaving.insert(nqn(2))),
+        |bed| bed.memory.leaving.extend([nqn(2)]),
     ];
     for (n, change) in path.into_iter().enumerate() {
         (bed.connections, bed.memory.leaving) = (connection.clone(), BTreeSet::new());
