@@ -115,6 +115,18 @@ pub const REASON_ALREADY_STRIPED: &str = "AlreadyStriped";
 pub const REASON_NODE_DELETED: &str = "NodeDeleted";
 /// The volume takes over legs that were found on drives, and waits until `meshstor rebuild-objects` has written its record.
 pub const REASON_ADOPTING: &str = "Adopting";
+/// The leg's node is being drained.
+pub const REASON_DRAINING: &str = "Draining";
+/// A drain has done all that it is to do.
+pub const REASON_SUCCEEDED: &str = "Succeeded";
+/// A drain cannot go on without a person: the message names the volume, the rule and the remedy.
+pub const REASON_BLOCKED: &str = "Blocked";
+/// A volume is used on a node that is to go.
+pub const REASON_CONSUMER_PRESENT: &str = "ConsumerPresent";
+/// Another failure domain may be down already.
+pub const REASON_OTHER_DOMAIN: &str = "OtherFailureDomain";
+/// Legs leave a node.
+pub const REASON_MOVING: &str = "Moving";
 /// Somebody asked for it.
 pub const REASON_ASKED: &str = "Asked";
 /// An array that MeshStor did not assemble holds a leg.

@@ -1,6 +1,6 @@
 //! `NodeDrain`: make a node safe to be down, or empty it.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
     selectable = ".spec.node",
     printcolumn(name = "Node", type_ = "string", json_path = ".spec.node"),
     printcolumn(name = "Mode", type_ = "string", json_path = ".spec.mode"),
+    printcolumn(name = "Volumes", type_ = "string", json_path = ".status.volumesReady"),
     printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
     printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
@@ -35,6 +36,22 @@ pub struct NodeDrainSpec {
     #[serde(default)]
     #[x_kube(validation = Rule::new("self == oldSelf").message("spec.mode: never changes; delete this drain and make another"))]
     pub mode: DrainMode,
+    /// Seconds that a node under `Maintenance` may be away after it was let go before its legs are replaced, 0 to 30 days; where the policy of a
+    /// volume waits for longer, that counts.
+    #[serde(default = "return_within")]
+    #[schemars(range(min = 0, max = 2_592_000))]
+    pub return_within_seconds: i64,
+}
+
+fn return_within() -> i64 {
+    3600
+}
+
+impl NodeDrainSpec {
+    /// A drain of `node` with the defaults.
+    pub fn of(node: impl Into<String>, mode: DrainMode) -> Self {
+        Self { node: node.into(), mode, return_within_seconds: return_within() }
+    }
 }
 
 /// What is wanted of a drained node.
@@ -59,4 +76,60 @@ pub struct NodeDrainStatus {
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
+    /// Since when the node may go: its guard lets `kubectl drain` pass, and no other failure domain is let go. It is taken back when that is
+    /// not so any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub released_at: Option<Time>,
+    /// Volumes that are ready for it, of those that have to do with the node, for instance `3/5`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    pub volumes_ready: Option<String>,
+    /// Volumes that are not ready for it, by name: the first 64.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub volumes: Vec<DrainVolume>,
+}
+
+/// What a drain still waits for at one volume.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct DrainVolume {
+    /// The volume.
+    #[schemars(length(min = 1, max = 63))]
+    pub name: String,
+    /// How far it is.
+    pub state: DrainVolumeState,
+    /// For people: the rule, and the remedy where one is needed.
+    #[schemars(length(max = 512))]
+    pub message: String,
+    /// Bytes of the leg that is copied to that hold what they should.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub done_bytes: Option<i64>,
+    /// Bytes of that leg.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub total_bytes: Option<i64>,
+    /// The same in percent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 100))]
+    pub percent: Option<i32>,
+    /// Seconds until the copy should end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub remaining_seconds: Option<i64>,
+}
+
+/// How far a volume is with a drain.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DrainVolumeState {
+    /// Its leg leaves the node.
+    Moving,
+    /// Too few copies are in sync elsewhere, and that passes by itself.
+    Waiting,
+    /// It is used on the node.
+    ConsumerPresent,
+    /// Only a person can help.
+    Blocked,
 }

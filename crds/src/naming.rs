@@ -39,13 +39,16 @@ pub const HOMEHOST: &str = "meshstor";
 
 /// The part of an array's metadata name that follows `meshstor:`, for the field holds 32 bytes with that and a zero.
 pub fn array_name(volume: &str) -> String {
-    match volume.len() {
-        0..=22 => volume.to_owned(),
-        _ => {
-            let head: String = volume.chars().take(13).collect();
-            format!("{head}-{:08x}", crc32fast::hash(volume.as_bytes()))
-        }
+    cut(volume, 22)
+}
+
+/// `name`; where it is longer than `most` bytes, its beginning and a checksum of all of it.
+pub fn cut(name: &str, most: usize) -> String {
+    if name.len() <= most {
+        return name.to_owned();
     }
+    let head: String = name.chars().take(most.saturating_sub(9)).collect();
+    format!("{head}-{:08x}", crc32fast::hash(name.as_bytes()))
 }
 
 /// Subsystem NQN of one grant of a leg: it names leg, epoch and grant, and is never used twice.

@@ -76,6 +76,13 @@ impl Api {
         self.send(Method::DELETE, path, None, "application/json").map(drop).with_context(|| format!("delete {path}"))
     }
 
+    /// Ends the pod at `path`, as its kubelet does when nothing of it runs any more.
+    pub fn end(&self, path: &str) -> Result<()> {
+        let at_once = json!({ "apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0 });
+        let sent = self.send(Method::DELETE, path, Some(&at_once), "application/json");
+        sent.map(drop).with_context(|| format!("end {path}"))
+    }
+
     /// A token of a service account, bound to a node so that the node's name is one of its claims.
     pub fn token(&self, namespace: &str, account: &str, node: Option<&Value>) -> Result<String> {
         let bound = node.map(|n| json!({ "apiVersion": "v1", "kind": "Node", "name": n["metadata"]["name"], "uid": n["metadata"]["uid"] }));

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
@@ -323,6 +323,19 @@ impl Lab {
     /// Runs the real kubectl as administrator and gives its output.
     pub fn kubectl(&self, args: &[&str]) -> Result<String> {
         run(kubectl(&self.found, &self.control.admin).args(args))
+    }
+
+    /// Starts the real kubectl beside what the caller does; what it prints goes to `log`.
+    pub fn spawn_kubectl(&self, args: &[&str], log: &Path) -> Result<Child> {
+        let out = std::fs::File::create(log)?;
+        let mut command = kubectl(&self.found, &self.control.admin);
+        command.args(args).stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out);
+        command.spawn().context("start kubectl")
+    }
+
+    /// Directory of the lab, for files of a test.
+    pub fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// Applies YAML or JSON from a string.

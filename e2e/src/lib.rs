@@ -19,6 +19,7 @@ pub mod drive;
 pub mod footprint;
 pub mod guest;
 pub mod kubeconfig;
+pub mod kubelet;
 pub mod lab;
 pub mod load;
 pub mod manifests;

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 use kube::runtime::events::{Event, EventType, Recorder};
 use kube::runtime::reflector::{ObjectRef, Store};
-use meshstor_crds::{Geometry, MeshAttachment, MeshNode, MeshReplica, MeshVolume};
+use meshstor_crds::{Geometry, MeshAttachment, MeshNode, MeshReplica, MeshVolume, NodeDrain};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -45,6 +45,8 @@ pub struct Context {
     pub client: Client,
     /// Nodes as last heard: hints.
     pub nodes: Store<MeshNode>,
+    /// Drains as last heard: hints. What they ask of a leg is never a matter of safety.
+    pub drains: Store<NodeDrain>,
     /// Clocks.
     pub clock: Arc<dyn Clock>,
     volumes: Store<MeshVolume>,
@@ -58,11 +60,11 @@ pub struct Context {
 
 impl Context {
     /// A context; `volumes` is the controller's own cache.
-    pub fn new(client: Client, nodes: Store<MeshNode>, volumes: Store<MeshVolume>) -> Self {
+    pub fn new(client: Client, nodes: Store<MeshNode>, drains: Store<NodeDrain>, volumes: Store<MeshVolume>) -> Self {
         let recorder = Recorder::new(client.clone(), MANAGER.into());
         let (memories, rebuilds, out_of_service) = (Mutex::default(), Mutex::default(), Mutex::default());
         let (clock, placing) = (Arc::new(SystemClock), Arc::default());
-        Self { client, nodes, clock, volumes, recorder, memories, rebuilds, out_of_service, placing }
+        Self { client, nodes, drains, clock, volumes, recorder, memories, rebuilds, out_of_service, placing }
     }
 
     /// The same by another clock.

@@ -1,4 +1,4 @@
-//! The operator's process: three controllers on one client, as long as it leads.
+//! The operator's process: two controllers and the rounds of the drains on one client, as long as it leads.
 
 use anyhow::Context as _;
 use clap::{Parser, ValueEnum};
@@ -10,8 +10,12 @@ use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::watcher::{self, watcher};
 use kube::runtime::{WatchStreamExt as _, reflector as reflect};
 use kube::{Api, Client, ResourceExt as _};
-use meshstor_crds::{MeshAttachment, MeshNode, MeshReplica, MeshVolume, NodeDrain, ReplicaSetPolicy, WATCH_SECONDS};
+use meshstor_crds::{
+    DrainMode, MeshAttachment, MeshNode, MeshReplica, MeshVolume, NodeDrain, NodeDrainSpec, ReplicaSetPolicy,
+    WATCH_SECONDS,
+};
 use meshstor_operator::context::Context;
+use meshstor_operator::drain::world::{Settings, released};
 use meshstor_operator::leader::{Elector, Leadership};
 use meshstor_operator::node::{Digest, Face};
 use meshstor_operator::{drain, policy, volume};
@@ -28,8 +32,10 @@ const CONCURRENCY: u16 = 16;
 
 /// Assigns legs, moves records through their epochs, and says how volumes are.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 struct Args {
+    #[command(subcommand)]
+    other: Option<Other>,
     /// How log lines are written; what is logged follows RUST_LOG.
     #[arg(long, value_enum, default_value_t = LogFormat::Text, env = "MESHSTOR_LOG_FORMAT")]
     log_format: LogFormat,
@@ -39,6 +45,29 @@ struct Args {
     /// Namespace of the Lease: its pod's.
     #[arg(long, env = "POD_NAMESPACE")]
     namespace: String,
+    /// Node label whose values are failure domains: one is down for maintenance at a time. A node without it is one of its own.
+    #[arg(long, default_value = "topology.kubernetes.io/zone")]
+    failure_domain_label: String,
+    /// The drain that a cordon starts.
+    #[arg(long, value_enum, default_value_t = OnCordon::Maintenance)]
+    on_cordon: OnCordon,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum OnCordon {
+    /// The node goes down and comes back: no data is moved, unless the policy of a volume asks for it.
+    Maintenance,
+    /// Every leg leaves.
+    Evacuate,
+    /// None: `kubectl drain` waits for a NodeDrain that somebody makes.
+    Nothing,
+}
+
+/// What has a program of its own instead of the operator's.
+#[derive(Debug, clap::Subcommand)]
+enum Other {
+    /// Does nothing until it is told to end: the pod that guards a node.
+    Guard,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -50,7 +79,19 @@ enum LogFormat {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
+    if let Some(Other::Guard) = args.other {
+        shutdown().await;
+        return Ok(());
+    }
     start_log(args.log_format);
+    let settings = Settings {
+        domain: args.failure_domain_label,
+        on_cordon: match args.on_cordon {
+            OnCordon::Maintenance => Some(DrainMode::Maintenance),
+            OnCordon::Evacuate => Some(DrainMode::Evacuate),
+            OnCordon::Nothing => None,
+        },
+    };
     let config = kube::Config::infer().await.context("find the API server")?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), me = args.name, "started");
     let leadership = Leadership::default();
@@ -66,7 +107,7 @@ async fn main() -> anyhow::Result<()> {
         };
         tokio::select! {
             () = elector.keep(lease) => {}
-            () = reconcile(&client) => break,
+            () = reconcile(&client, &settings) => break,
         }
     }
     elector.give_back().await.context("give the Lease back")
@@ -92,14 +133,23 @@ fn any() -> watcher::Config {
 }
 
 /// Runs the controllers until this process is told to end.
-async fn reconcile(client: &Client) {
+async fn reconcile(client: &Client, settings: &Settings) {
     let (nodes, writer) = reflector::store::<MeshNode>();
     let heard = reflect(writer, watcher(Api::all(client.clone()), any()));
     let heard = heard.default_backoff().touched_objects();
+    let (drains, writer) = reflector::store::<NodeDrain>();
+    let asked = reflect(writer, watcher(Api::all(client.clone()), any()));
+    let asked = asked.default_backoff().touched_objects();
     let volumes = Controller::new(Api::<MeshVolume>::all(client.clone()), any());
-    let ctx = Arc::new(Context::new(client.clone(), nodes, volumes.store()));
-    let volumes = run_volumes(volumes, heard, client, ctx.clone());
-    tokio::join!(volumes, run_policies(client, ctx.clone()), run_drains(client, ctx));
+    let ctx = Arc::new(Context::new(client.clone(), nodes, drains, volumes.store()));
+    let volumes = run_volumes(volumes, heard, asked, client, ctx.clone());
+    let drains = async {
+        tokio::select! {
+            () = drain::rounds::run(&ctx, settings) => {}
+            () = shutdown() => {}
+        }
+    };
+    tokio::join!(volumes, run_policies(client, ctx.clone()), drains);
 }
 
 fn start_log(format: LogFormat) {
@@ -114,12 +164,13 @@ fn start_log(format: LogFormat) {
 async fn run_volumes(
     controller: Controller<MeshVolume>,
     nodes: impl Stream<Item = watcher::Result<MeshNode>> + Send + 'static,
+    drains: impl Stream<Item = watcher::Result<NodeDrain>> + Send + 'static,
     client: &Client,
     ctx: Arc<Context>,
 ) {
     let (by_policy, by_node) = (controller.store(), controller.store());
-    let by_face = controller.store();
-    let (digests, faces) = (Mutex::default(), Mutex::default());
+    let (by_face, by_drain) = (controller.store(), controller.store());
+    let (digests, faces, asked) = (Mutex::default(), Mutex::default(), Mutex::default());
     let service = ctx.clone();
     let kubernetes = watcher(Api::<Node>::all(client.clone()), any()).default_backoff().touched_objects();
     controller
@@ -128,6 +179,7 @@ async fn run_volumes(
         .watches(Api::<MeshAttachment>::all(client.clone()), any(), |a| Some(ObjectRef::new(&a.name_any())))
         .watches(Api::<ReplicaSetPolicy>::all(client.clone()), any(), move |p| volumes_of(&by_policy, &p))
         .watches_stream(nodes, move |node| volumes_after(&by_node, &digests, &node))
+        .watches_stream(drains, move |drain| volumes_after_drain(&by_drain, &asked, &drain))
         .watches_stream(kubernetes, move |node| {
             let face = Face::of(&node);
             service.note_service(&node.name_any(), face.out_of_service && node.metadata.deletion_timestamp.is_none());
@@ -143,14 +195,6 @@ async fn run_policies(client: &Client, ctx: Arc<Context>) {
     Controller::new(Api::<ReplicaSetPolicy>::all(client.clone()), any())
         .shutdown_on_signal()
         .run(policy::reconcile, policy::on_error, ctx)
-        .for_each(|outcome| async { note(outcome.map(drop)) })
-        .await;
-}
-
-async fn run_drains(client: &Client, ctx: Arc<Context>) {
-    Controller::new(Api::<NodeDrain>::all(client.clone()), any())
-        .shutdown_on_signal()
-        .run(drain::reconcile, drain::on_error, ctx)
         .for_each(|outcome| async { note(outcome.map(drop)) })
         .await;
 }
@@ -189,6 +233,21 @@ fn volumes_after_face(
 ) -> Vec<ObjectRef<MeshVolume>> {
     let old = faces.lock().unwrap_or_else(PoisonError::into_inner).insert(node.name_any(), new.clone());
     if old == Some(new) { Vec::new() } else { all(volumes) }
+}
+
+/// The volumes with a leg on the drain's node, when it asks for something else than before.
+fn volumes_after_drain(
+    volumes: &Store<MeshVolume>,
+    asked: &Mutex<HashMap<String, (NodeDrainSpec, bool, bool)>>,
+    drain: &NodeDrain,
+) -> Vec<ObjectRef<MeshVolume>> {
+    let new = (drain.spec.clone(), drain.metadata.deletion_timestamp.is_some(), released(drain));
+    let old = asked.lock().unwrap_or_else(PoisonError::into_inner).insert(drain.name_any(), new.clone());
+    if old.as_ref() == Some(&new) {
+        return Vec::new();
+    }
+    let here = |v: &MeshVolume| v.status.iter().flat_map(|s| &s.legs).any(|leg| leg.node == drain.spec.node);
+    volumes.state_filter(here).iter().map(|v| ObjectRef::from_obj(v.as_ref())).collect()
 }
 
 fn all(volumes: &Store<MeshVolume>) -> Vec<ObjectRef<MeshVolume>> {

@@ -22,6 +22,8 @@ pub struct Face {
     pub labels: Labels,
     /// Whether it bears [`OUT_OF_SERVICE`].
     pub out_of_service: bool,
+    /// Whether it was cordoned: `spec.unschedulable`, which no condition of the node sets by itself.
+    pub cordoned: bool,
 }
 
 impl Face {
@@ -29,7 +31,8 @@ impl Face {
     pub fn of(node: &Node) -> Self {
         let taints = node.spec.as_ref().and_then(|s| s.taints.as_ref());
         let out_of_service = taints.is_some_and(|all| all.iter().any(|t| t.key == OUT_OF_SERVICE));
-        Self { labels: node.labels().clone(), out_of_service }
+        let cordoned = node.spec.as_ref().is_some_and(|s| s.unschedulable == Some(true));
+        Self { labels: node.labels().clone(), out_of_service, cordoned }
     }
 }
 

@@ -9,7 +9,7 @@ use kube::client::Body;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::{reflector, watcher};
-use meshstor_crds::{MeshNode, MeshVolume};
+use meshstor_crds::{MeshNode, MeshVolume, NodeDrain};
 use meshstor_node_daemon::host::crash::CrashPoint;
 use meshstor_operator::context::Context;
 use meshstor_operator::error::{Class, Error};
@@ -76,8 +76,12 @@ impl Operator {
         let _inside = rt.enter();
         let (nodes, node_writer) = reflector::store::<MeshNode>();
         let (volumes, volume_writer) = reflector::store::<MeshVolume>();
+        let (drains, mut drain_writer) = reflector::store::<NodeDrain>();
+        // Nobody drains anything here: a drain asks for replacements, which are asked for by `spec.replace`.
+        drain_writer.apply_watcher_event(&watcher::Event::Init);
+        drain_writer.apply_watcher_event(&watcher::Event::InitDone);
         let client = client(&name, net, &point);
-        let ctx = Context::new(client, nodes, volumes).with_clock(Arc::clone(clock) as Arc<_>);
+        let ctx = Context::new(client, nodes, drains, volumes).with_clock(Arc::clone(clock) as Arc<_>);
         let mut operator = Self {
             name,
             net: Arc::clone(net),

@@ -1,5 +1,6 @@
 //! How long one decision of placement takes in a large cluster. Pure: no lab, no API server.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -23,7 +24,7 @@ pub fn run() -> Result<Vec<Row>> {
     let now = Timestamp::from_second(1_000_000)?;
     let nodes = (0..NODES).map(|n| node(n, now).map(Arc::new)).collect::<Result<Vec<_>>>()?;
     let legs = (0..LEGS).map(leg).collect::<Result<Vec<_>>>()?;
-    let cluster = Cluster { nodes: &nodes, replicas: &legs, now };
+    let cluster = Cluster { nodes: &nodes, replicas: &legs, drained: &BTreeMap::new(), now };
     let rule = |key: &str, mode: &str| json!({ "topologyKey": key, "mode": mode });
     [
         ("placement", vec![]),

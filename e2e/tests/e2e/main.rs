@@ -9,6 +9,7 @@ mod chaos;
 mod crashes;
 mod doomed;
 mod door;
+mod drain;
 mod drives;
 mod events;
 mod failover;
@@ -107,6 +108,7 @@ fn tests(matrix: &[Test]) -> Vec<Test> {
         host::TESTS,
         drives::TESTS,
         door::TESTS,
+        drain::TESTS,
         tutorial::TESTS,
         rebuild::TESTS,
         quarantine::TESTS,

@@ -1,71 +1,19 @@
-//! `NodeDrain`: accepted and answered, but not carried out yet.
+//! `NodeDrain`, and the guards by which `kubectl drain` waits for one.
+//!
+//! All drains are looked at together, for each takes from what the others have left: a round reads everything that they are about, decides
+//! ([`decision`]), plans ([`plan`]) and does what is planned ([`apply`]). Nothing is remembered between rounds; what a drain has come to is
+//! seen anew each time, and the one decision that others rely on, that a node may go, is in `status.releasedAt`.
 
-use crate::MANAGER;
-use crate::context::Context;
-use crate::error::Error;
-use jiff::Timestamp;
-use kube::api::{Api, Patch, PatchParams};
-use kube::runtime::controller::Action;
-use kube::{Resource as _, ResourceExt as _};
-use meshstor_crds::conditions::{self, Want};
-use meshstor_crds::{NodeDrain, NodeDrainStatus, Time};
-use std::sync::Arc;
-
-/// The status of `drain`: nothing is done, and that is said.
-pub fn status(drain: &NodeDrain, now: Timestamp) -> NodeDrainStatus {
-    let message = format!(
-        "draining is not implemented; nothing was changed. To keep new legs away set MeshNode {} spec.unschedulable, \
-         and detach volumes by clearing their attachment's spec.node",
-        drain.spec.node
-    );
-    let want = |type_, status| Want::new(type_, status, conditions::REASON_NOT_IMPLEMENTED, message.clone());
-    let wants = [want(conditions::READY, false), want(conditions::STALLED, true)];
-    let old = drain.status.as_ref().map_or(&[][..], |s| &s.conditions);
-    let generation = drain.metadata.generation;
-    NodeDrainStatus {
-        observed_generation: generation,
-        conditions: conditions::apply(old, &wants, generation, &Time(now)),
-    }
-}
-
-/// Writes the status of one drain if it changed.
-///
-/// # Errors
-/// [`Error::Api`].
-pub async fn reconcile(drain: Arc<NodeDrain>, ctx: Arc<Context>) -> Result<Action, Error> {
-    let new = status(&drain, Timestamp::now());
-    if drain.metadata.deletion_timestamp.is_some() || drain.status.as_ref() == Some(&new) {
-        return Ok(Action::await_change());
-    }
-    let name = drain.name_any();
-    let api: Api<NodeDrain> = Api::all(ctx.client.clone());
-    let patch = serde_json::json!({
-        "apiVersion": NodeDrain::api_version(&()), "kind": NodeDrain::kind(&()), "status": new,
-    });
-    let params = PatchParams::apply(MANAGER).force();
-    let answer = api.patch_status(&name, &params, &Patch::Apply(&patch)).await;
-    answer.map_err(Error::api(format!("write status of drain {name}")))?;
-    Ok(Action::await_change())
-}
-
-/// What to do after an error: its class decides.
-#[allow(clippy::needless_pass_by_value, reason = "the signature is the controller's")]
-pub fn on_error(drain: Arc<NodeDrain>, failure: &Error, _: Arc<Context>) -> Action {
-    tracing::warn!(drain = %drain.name_any(), class = failure.class().name(), "{failure}");
-    Action::requeue(failure.class().requeue())
-}
+pub mod apply;
+pub mod decision;
+pub mod guard;
+pub mod leaving;
+pub mod observe;
+pub mod plan;
+pub mod rounds;
+pub mod status;
+pub mod volumes;
+pub mod world;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use meshstor_crds::{DrainMode, NodeDrainSpec};
-
-    #[test]
-    fn a_drain_is_refused_and_stays_still() {
-        let mut drain = NodeDrain::new("d", NodeDrainSpec { node: "n1".into(), mode: DrainMode::Evacuate });
-        let first = status(&drain, Timestamp::UNIX_EPOCH);
-        assert!(conditions::is_true(&first.conditions, conditions::STALLED));
-        drain.status = Some(first.clone());
-        assert_eq!(status(&drain, Timestamp::from_second(99).unwrap()), first);
-    }
-}
+mod tests;

@@ -2,7 +2,7 @@
 
 use super::space::OnNode;
 use super::spread::Rules;
-use super::{Candidate, Promises, Request};
+use super::{Candidate, Cluster, Promises, Request};
 use crate::node;
 use jiff::Timestamp;
 use kube::ResourceExt as _;
@@ -32,16 +32,21 @@ fn drop_by(filter: &'static str, why: impl Display) -> Dropped {
 }
 
 /// The filters that look at a node as a whole.
-pub(super) fn node(node: &MeshNode, request: &Request<'_>, rules: &Rules<'_>, now: Timestamp) -> Result<(), Dropped> {
-    node_alone(node, request, now)?;
+pub(super) fn node(
+    node: &MeshNode,
+    request: &Request<'_>,
+    rules: &Rules<'_>,
+    cluster: &Cluster<'_>,
+) -> Result<(), Dropped> {
+    node_alone(node, request, cluster)?;
     one_leg_per_node(node, request.placed)?;
     rules.broken_by(node).map_or(Ok(()), |why| Err(spread(&why)))
 }
 
 /// Those of them that do not ask what else is on the node.
-pub(super) fn node_alone(node: &MeshNode, request: &Request<'_>, now: Timestamp) -> Result<(), Dropped> {
-    node_ready(node, now)?;
-    node_schedulable(node)?;
+pub(super) fn node_alone(node: &MeshNode, request: &Request<'_>, cluster: &Cluster<'_>) -> Result<(), Dropped> {
+    node_ready(node, cluster.now)?;
+    node_schedulable(node, cluster)?;
     node_selected(node, request.rules)?;
     node_capable(node, request)?;
     node_fabric(node, request.transport)
@@ -67,7 +72,10 @@ fn node_ready(node: &MeshNode, now: Timestamp) -> Result<(), Dropped> {
     node::ready(node, now).map_err(|why| drop_by("NodeReady", why))
 }
 
-fn node_schedulable(node: &MeshNode) -> Result<(), Dropped> {
+fn node_schedulable(node: &MeshNode, cluster: &Cluster<'_>) -> Result<(), Dropped> {
+    if let Some(drain) = cluster.drained.get(super::name(node)) {
+        return Err(drop_by("NodeSchedulable", format!("NodeDrain {drain} drains it")));
+    }
     match (node.spec.unschedulable, &node.metadata.deletion_timestamp) {
         (true, _) => Err(drop_by("NodeSchedulable", "spec.unschedulable is set")),
         (_, Some(_)) => Err(drop_by("NodeSchedulable", "it is being deleted")),

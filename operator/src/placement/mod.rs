@@ -17,7 +17,7 @@ use kube::ResourceExt as _;
 use meshstor_crds::{Bitmap, Drive, Filesystem, Geometry, MeshNode, MeshReplica, Placement, Transport};
 use spread::{Found, Rules};
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Display};
 use std::sync::Arc;
 
@@ -53,6 +53,8 @@ pub struct Cluster<'a> {
     pub nodes: &'a [Arc<MeshNode>],
     /// All legs of all volumes: those without a partition hold a promise.
     pub replicas: &'a [MeshReplica],
+    /// Nodes that are being drained, each with the drain.
+    pub drained: &'a BTreeMap<String, String>,
     /// The time for heartbeats.
     pub now: Timestamp,
 }
@@ -166,7 +168,7 @@ fn sieve<'a>(
 ) -> (Vec<Candidate<'a>>, Vec<(String, Dropped)>) {
     let (mut fits, mut dropped) = (Vec::new(), Vec::new());
     for node in cluster.nodes {
-        let drives = filters::node(node, request, rules, cluster.now)
+        let drives = filters::node(node, request, rules, cluster)
             .and_then(|()| filters::drives(node, request, promises, pinned));
         match drives {
             Ok(mut candidates) => {

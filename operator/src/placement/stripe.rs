@@ -36,7 +36,7 @@ pub(super) fn place(request: &Request<'_>, cluster: &Cluster<'_>) -> Result<Vec<
     let pinned = filters::pinned_sector(request.taken, cluster.nodes);
     let (mut offers, mut dropped) = (Vec::new(), Vec::new());
     for node in cluster.nodes {
-        match filters::node_alone(node, request, cluster.now) {
+        match filters::node_alone(node, request, cluster) {
             Ok(()) => {
                 let (drives, short) = filters::each_drive(node, request, &promises, pinned);
                 dropped.extend(filters::drives_short(&drives, &short).map(|why| (node.name_any(), why)));

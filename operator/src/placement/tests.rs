@@ -90,7 +90,7 @@ fn run_by(
     let nodes: Vec<Arc<MeshNode>> = nodes.into_iter().map(Arc::new).collect();
     let slots: Vec<(i32, i32)> = slots.iter().map(|slot| (*slot, 0)).collect();
     let request = request(&slots, Geometry::new(2, 1), want * MIB, placed, rules);
-    place(&request, &Cluster { nodes: &nodes, replicas, now: now() })
+    place(&request, &Cluster { nodes: &nodes, replicas, drained: &BTreeMap::new(), now: now() })
 }
 
 fn request<'a>(
@@ -118,7 +118,10 @@ fn the_preferred_node_gets_the_first_leg() {
     let place = |placement: &Placement, nodes: &[Arc<MeshNode>], preferred, placed: &[MeshReplica]| {
         let slots: &[(i32, i32)] = if placed.is_empty() { &[(0, 0), (1, 0)] } else { &[(1, 0)] };
         let request = request(slots, Geometry::new(2, 1), 520 * MIB, placed, placement);
-        let spots = place(&Request { preferred, ..request }, &Cluster { nodes, replicas: placed, now: now() });
+        let spots = place(
+            &Request { preferred, ..request },
+            &Cluster { nodes, replicas: placed, drained: &BTreeMap::new(), now: now() },
+        );
         spots.unwrap().into_iter().map(|s| s.node).collect::<Vec<_>>()
     };
     let free = Placement::default();
@@ -142,7 +145,9 @@ fn the_preferred_node_gets_the_first_leg() {
     let geometry = Geometry::new(2, 2);
     let slots: Vec<(i32, i32)> = geometry.legs().collect();
     let request = Request { preferred: Some("c"), ..request(&slots, geometry, 520 * MIB, &[], &free) };
-    let spots = super::place(&request, &Cluster { nodes: &nodes, replicas: &[], now: now() }).unwrap();
+    let spots =
+        super::place(&request, &Cluster { nodes: &nodes, replicas: &[], drained: &BTreeMap::new(), now: now() })
+            .unwrap();
     let firsts: Vec<&str> = spots.iter().filter(|s| s.slot % 2 == 0).map(|s| s.node.as_str()).collect();
     assert_eq!(firsts, ["c", "c"]);
 }
@@ -154,7 +159,9 @@ fn bitmap_and_fabric_are_filters() {
     let free = Placement::default();
     let request = request(&[(0, 0), (1, 0)], Geometry::new(2, 1), 520 * MIB, &[], &free);
     let refused = |request: &Request<'_>, nodes: &[Arc<MeshNode>]| {
-        super::place(request, &Cluster { nodes, replicas: &[], now: now() }).unwrap_err().to_string()
+        super::place(request, &Cluster { nodes, replicas: &[], drained: &BTreeMap::new(), now: now() })
+            .unwrap_err()
+            .to_string()
     };
     let lockless = refused(&Request { bitmap: Bitmap::Lockless, ..request }, &nodes);
     assert!(lockless.contains("a: NodeCapable (llbitmap: not reported)"), "{lockless}");
@@ -166,7 +173,9 @@ fn bitmap_and_fabric_are_filters() {
         node.status.as_mut().unwrap().rdma_addresses = vec!["10.0.0.1".into()];
         Arc::new(node)
     });
-    assert!(super::place(&rdma, &Cluster { nodes: &with, replicas: &[], now: now() }).is_ok());
+    assert!(
+        super::place(&rdma, &Cluster { nodes: &with, replicas: &[], drained: &BTreeMap::new(), now: now() }).is_ok()
+    );
 }
 
 /// A node with labels and one empty drive of 900 MiB.
@@ -439,7 +448,7 @@ fn run_striped(
     let taken = |slot: i32| placed.iter().any(|leg| leg.spec.slot == slot);
     let slots: Vec<(i32, i32)> = Geometry::new(copies, width).legs().filter(|(slot, _)| !taken(*slot)).collect();
     let request = request(&slots, Geometry::new(copies, width), 520 * MIB, placed, rules);
-    place(&request, &Cluster { nodes: &nodes, replicas: placed, now: now() })
+    place(&request, &Cluster { nodes: &nodes, replicas: placed, drained: &BTreeMap::new(), now: now() })
 }
 
 /// A node with so many drives of 900 MiB.

@@ -23,8 +23,9 @@ const NODES_WAIT: Duration = Duration::from_secs(10);
 /// [`Error::Api`].
 pub async fn dereference(name: &str, ctx: &Context) -> Result<Option<World>, Error> {
     // Before the first list of nodes has come all of them would look unknown.
-    let heard = tokio::time::timeout(NODES_WAIT, ctx.nodes.wait_until_ready()).await;
-    if !matches!(heard, Ok(Ok(()))) {
+    let both = futures::future::join(ctx.nodes.wait_until_ready(), ctx.drains.wait_until_ready());
+    // Without the drains a leg could be replaced that only rests.
+    if !matches!(tokio::time::timeout(NODES_WAIT, both).await, Ok((Ok(()), Ok(())))) {
         return Err(Error::NoNodes);
     }
     let volumes: Api<MeshVolume> = Api::all(ctx.client.clone());
@@ -56,6 +57,7 @@ pub async fn dereference(name: &str, ctx: &Context) -> Result<Option<World>, Err
         nodes,
         out_of_service,
         gone_nodes,
+        drains: ctx.drains.state(),
         clocks,
         now,
     }))

@@ -22,7 +22,7 @@ pub mod verdict;
 pub mod world;
 
 #[cfg(test)]
-mod fixtures;
+pub(crate) mod fixtures;
 #[cfg(test)]
 mod guard_tests;
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use super::action::{Action, Plan, Refusal};
 use super::validate::{self, Settled};
 use super::world::World;
+use crate::drain::world::active;
 use crate::placement::{self, Cluster, Request, Spot};
 use kube::ResourceExt as _;
 use meshstor_crds::{MeshReplica, MeshReplicaSpec, Placement, Term, VOLUME_FINALIZER, conditions, naming};
@@ -93,7 +94,8 @@ fn spots_beside(
         rules: &rules,
         preferred,
     };
-    let cluster = Cluster { nodes: &world.nodes, replicas: &world.all_legs, now: world.now };
+    let drained = world.drains.iter().filter(|d| active(d)).map(|d| (d.spec.node.clone(), d.name_any())).collect();
+    let cluster = Cluster { nodes: &world.nodes, replicas: &world.all_legs, drained: &drained, now: world.now };
     let unschedulable =
         |refusal: placement::Refusal| Refusal::new(conditions::REASON_UNSCHEDULABLE, refusal.to_string());
     placement::place(&request, &cluster).map_err(unschedulable)

@@ -194,7 +194,8 @@ fn waiting(world: &World, leg: &MeshReplica) -> String {
     format!("{} takes the place of {of}: {}", place(leg), stage(world, leg))
 }
 
-fn stage(world: &World, heir: &MeshReplica) -> &'static str {
+/// How far an heir is, for people.
+pub fn stage(world: &World, heir: &MeshReplica) -> &'static str {
     match member(world, heir) {
         _ if !prepared(heir) => "it is being made",
         Some(MemberState::Rebuilding) => "it is being copied to",

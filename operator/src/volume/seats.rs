@@ -4,6 +4,7 @@
 //! (`MeshReplica.spec.replaces`). Retired legs have no seat.
 
 use super::world::{World, prepared};
+use crate::drain::leaving;
 use kube::ResourceExt as _;
 use meshstor_crds::{MemberState, MeshReplica, Term, TermPhase, conditions, naming};
 use std::time::Duration;
@@ -17,6 +18,8 @@ pub enum Why {
     Failing,
     /// It is away, and its `MeshNode` was deleted.
     NodeDeleted,
+    /// Its node is drained, and its drain asks for it.
+    Drained,
     /// It is away for longer than the policy waits.
     Away,
 }
@@ -28,6 +31,7 @@ impl Why {
             Self::Asked => conditions::REASON_ASKED,
             Self::Failing => conditions::REASON_DRIVE_FAILING,
             Self::NodeDeleted => conditions::REASON_NODE_DELETED,
+            Self::Drained => conditions::REASON_DRAINING,
             Self::Away => conditions::REASON_LEG_MISSING,
         }
     }
@@ -99,6 +103,7 @@ pub fn why(world: &World, leg: &MeshReplica) -> Option<Why> {
         () if leg.spec.replace || leg.metadata.deletion_timestamp.is_some() => Some(Why::Asked),
         () if failing || (away && drive_gone(world, leg)) => Some(Why::Failing),
         () if away && world.gone(&leg.spec.node) => Some(Why::NodeDeleted),
+        () if leaving::leaves(world, leg) => Some(Why::Drained),
         () if away && overdue_in(world, leg).is_some_and(|left| left.is_zero()) => Some(Why::Away),
         () => None,
     }
@@ -128,7 +133,8 @@ pub fn overdue_in(world: &World, leg: &MeshReplica) -> Option<Duration> {
     let timeout = status.resolved.as_ref().map(|r| r.missing_member_timeout_seconds).filter(|s| *s > 0)?;
     let since = status.legs.iter().find(|l| l.name == leg.name_any())?.missing_since.as_ref()?;
     let away = world.now.duration_since(since.0).as_secs();
-    Some(Duration::from_secs(u64::try_from(timeout.saturating_sub(away)).unwrap_or(0)))
+    let left = Duration::from_secs(u64::try_from(timeout.saturating_sub(away)).unwrap_or(0));
+    Some(leaving::awaited(world, leg).map_or(left, |rests| rests.max(left)))
 }
 
 /// Whether the leg is away: outside S, nothing is copied to it, and it is not just being made by a node that answers.

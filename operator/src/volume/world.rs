@@ -5,8 +5,8 @@ use crate::node::{self, NotReady};
 use jiff::Timestamp;
 use kube::ResourceExt as _;
 use meshstor_crds::{
-    ArrayStatus, EndedReason, Geometry, MeshAttachment, MeshNode, MeshReplica, MeshVolume, ReplicaSetPolicy, Term,
-    TermPhase,
+    ArrayStatus, EndedReason, Geometry, MeshAttachment, MeshNode, MeshReplica, MeshVolume, NodeDrain, ReplicaSetPolicy,
+    Term, TermPhase,
 };
 use std::sync::Arc;
 
@@ -38,6 +38,8 @@ pub struct World {
     /// Nodes of its legs that have no `MeshNode`, read with a quorum: somebody deleted it, which says that the node is gone for
     /// good. A daemon that lives makes its own again.
     pub gone_nodes: Vec<String>,
+    /// All drains, as last heard.
+    pub drains: Vec<Arc<NodeDrain>>,
     /// What this process has measured.
     pub clocks: Clocks,
     /// Now, for heartbeats and conditions.

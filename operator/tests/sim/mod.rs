@@ -149,6 +149,7 @@ impl Sim {
             foreign_legs: Vec::new(),
             out_of_service: Vec::new(),
             gone_nodes: self.deleted.iter().cloned().collect(),
+            drains: Vec::new(),
             nodes: self
                 .nodes
                 .iter()

@@ -1,0 +1,267 @@
+//! `kubectl drain` and `NodeDrain`: a node goes when its data is safe without it, and not before.
+
+use std::path::PathBuf;
+use std::process::Child;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use meshstor_e2e::api::{all, condition, is_true, ours};
+use meshstor_e2e::kubelet::{Kubelet, VOLUME};
+use meshstor_e2e::lab::Lab;
+use meshstor_e2e::load::Load;
+use meshstor_e2e::say;
+use meshstor_e2e::volume::Volume;
+use meshstor_e2e::wait::{Look, holds_for, secs, wait_for, when};
+use serde_json::{Value, json};
+
+use crate::Test;
+
+pub(crate) const TESTS: &[Test] = &[
+    ("kubectl_drain_waits_for_the_user_of_a_volume", used),
+    ("kubectl_drain_of_a_last_copy_says_why_it_waits", last_copy),
+    ("kubectl_drain_of_two_nodes_lets_one_go", two_nodes),
+    ("node_drain_evacuates_a_volume_in_use", evacuated),
+];
+
+/// A `kubectl drain` that runs beside the test.
+struct Drain {
+    node: String,
+    child: Child,
+    log: PathBuf,
+}
+
+impl Drain {
+    /// Begins it, as a person would: no flag of ours.
+    fn begin(lab: &Lab, node: &str, more: &[&str]) -> Result<Self> {
+        let log = lab.dir().join(format!("drain-{node}.log"));
+        let args = [&["drain", node, "--ignore-daemonsets"], more].concat();
+        let child = lab.spawn_kubectl(&args, &log)?;
+        Ok(Self { node: node.to_owned(), child, log })
+    }
+
+    fn said(&self) -> Result<String> {
+        Ok(std::fs::read_to_string(&self.log)?)
+    }
+
+    /// Whether it ended, and how.
+    fn ended(&mut self) -> Result<Option<bool>> {
+        Ok(self.child.try_wait()?.map(|status| status.success()))
+    }
+
+    /// Waits until it ends; gives what it printed.
+    fn passes(&mut self) -> Result<String> {
+        let (what, mut ok) = (format!("kubectl drain {} to end", self.node), false);
+        wait_for(&what, secs(60), || {
+            let ended = self.ended()?;
+            ok = ended.unwrap_or(false);
+            Ok(when(ended.is_some(), self.said()?))
+        })?;
+        ensure!(ok, "kubectl drain {} failed: {}", self.node, self.said()?);
+        self.said()
+    }
+
+    /// It goes on, and waits for our budget.
+    fn waits(&mut self) -> Result<()> {
+        let refusal = "violate the pod's disruption budget";
+        wait_for(&format!("kubectl drain {} to be refused", self.node), secs(60), || {
+            let said = self.said()?;
+            ensure!(self.child.try_wait()?.is_none(), "kubectl drain {} ended: {said}", self.node);
+            Ok(when(said.contains(refusal) && said.contains("meshstor-drain/"), said))
+        })
+    }
+}
+
+impl Drop for Drain {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// The drain of `node`, once there is one.
+fn drain_of(lab: &Lab, node: &str) -> Result<Option<Value>> {
+    Ok(lab.control.api.list(&all("nodedrains"))?.into_iter().find(|d| d["spec"]["node"] == node))
+}
+
+fn wait_drain(lab: &Lab, node: &str, reason: &str) -> Result<Value> {
+    wait_for(&format!("the drain of {node} to say {reason}"), secs(60), || {
+        let Some(drain) = drain_of(lab, node)? else { return Ok(Look::NotYet("there is none".to_owned())) };
+        let said = condition(&drain, "Ready")["reason"] == reason;
+        Ok(if said { Look::Done(drain) } else { Look::NotYet(drain["status"].to_string()) })
+    })
+}
+
+/// Uncordons, and waits until nothing of the drain is left and the guard is closed and there again.
+fn uncordon(lab: &Lab, node: &str) -> Result<()> {
+    lab.kubectl(&["uncordon", node])?;
+    wait_for(&format!("the drain of {node} to be gone"), secs(60), || {
+        Ok(when(drain_of(lab, node)?.is_none(), "it is there"))
+    })?;
+    wait_guarded(lab, node)
+}
+
+fn guard(lab: &Lab, kind: &str, node: &str) -> Result<Option<Value>> {
+    let group = if kind == "pods" { "/api/v1" } else { "/apis/policy/v1" };
+    lab.control.api.find(&format!("{group}/namespaces/meshstor-drain/{kind}/meshstor-{node}"))
+}
+
+fn wait_guarded(lab: &Lab, node: &str) -> Result<()> {
+    wait_for(&format!("{node} to be guarded"), secs(60), || {
+        let pod = guard(lab, "pods", node)?.unwrap_or_default();
+        let budget = guard(lab, "poddisruptionbudgets", node)?.unwrap_or_default();
+        let closed = budget["spec"]["minAvailable"] == 1 && budget["status"]["currentHealthy"] == 1;
+        let runs = pod["status"]["phase"] == "Running" && pod["metadata"]["deletionTimestamp"].is_null();
+        Ok(when(closed && runs, format!("{} {}", pod["status"], budget["status"])))
+    })
+}
+
+/// Kubelets, and a guard of every node.
+fn guarded(lab: &Lab) -> Result<Kubelet> {
+    let kubelet = Kubelet::start(lab)?;
+    for node in lab.nodes() {
+        wait_guarded(lab, &node)?;
+    }
+    Ok(kubelet)
+}
+
+fn two_copies<'a>(lab: &'a Lab, name: &str) -> Result<(Volume<'a>, String, String)> {
+    let volume = Volume::create(lab, name, &json!({ "capacity": "128Mi", "replicaCount": 2, "filesystem": "ext4" }))?;
+    let legs = volume.leg_nodes()?;
+    let [one, two] = legs.as_slice() else { bail!("two legs, but {legs:?}") };
+    Ok((volume, one.clone(), two.clone()))
+}
+
+/// A pod that uses the volume on the node, as the scheduler and a CSI driver would have it.
+fn user(lab: &Lab, volume: &str, node: &str) -> Result<()> {
+    let container = json!({ "name": "user", "image": "none" });
+    let owner = json!({ "apiVersion": "v1", "kind": "Node", "name": node, "controller": true,
+        "uid": lab.control.api.get(&format!("/api/v1/nodes/{node}"))?["metadata"]["uid"] });
+    let pod = json!({ "apiVersion": "v1", "kind": "Pod",
+        "metadata": { "name": format!("user-of-{volume}"), "annotations": { VOLUME: volume }, "ownerReferences": [owner] },
+        "spec": { "nodeName": node, "containers": [container], "terminationGracePeriodSeconds": 1 } });
+    lab.control.api.create("/api/v1/namespaces/default/pods", &pod).map(drop)
+}
+
+/// I3: the array in use is not touched; when its user is gone, and not before, the node goes. It comes back with what it had, and what was written
+/// meanwhile is copied to it.
+fn used(lab: &mut Lab) -> Result<()> {
+    let kubelet = guarded(lab)?;
+    let load = Load::new("used", 2048);
+    let (volume, node, other) = two_copies(lab, "used")?;
+    let path = volume.attach(&node, true)?;
+    load.start(lab, &node, &path)?;
+    load.wait_for_progress(lab, &node, 50, secs(60))?;
+
+    // Nobody's pod uses it yet: kubectl has nothing to evict but the guard.
+    let mut drain = Drain::begin(lab, &node, &[])?;
+    drain.waits()?;
+    let said = wait_drain(lab, &node, "ConsumerPresent")?;
+    ensure!(said["status"]["volumes"][0]["name"] == "used", "{}", said["status"]);
+    holds_for("the array is in use and stays", secs(5), || {
+        let going = drain.ended()?;
+        Ok(when(going.is_none() && volume.attachment()?["status"]["ended"].is_null(), "it was taken away"))
+    })?;
+    load.wait_for_progress(lab, &node, 50, secs(60))?;
+    load.stop(lab, &node)?;
+    user(lab, "used", &node)?;
+    drop(drain);
+    let mut drain = Drain::begin(lab, &node, &[])?;
+    say!("{}", drain.passes()?.trim());
+    wait_drain(lab, &node, "Succeeded")?;
+    ensure!(guard(lab, "pods", &node)?.is_none(), "the guard is there");
+
+    let path = volume.attach(&other, true)?;
+    lab.guest_mut(&node)?.cut_power()?;
+    kubelet.set_alive(&node, false);
+    load.verify(lab, &node, &other, &path)?;
+    let volume = Volume::named(lab, "used");
+    lab.guest(&other)?.shell(&format!("echo newer > {path}/newer && sync {path}/newer"))?;
+    volume.wait("to be without its copy", secs(60), |v| is_true(v, "Degraded"))?;
+    lab.power_on(&node)?;
+    kubelet.set_alive(&node, true);
+    uncordon(lab, &node)?;
+    let volume = Volume::named(lab, "used");
+    volume.wait_whole(2)?;
+    volume.detach()?;
+    volume.delete()
+}
+
+/// I4: what cannot go says which volume, which rule, and what helps; a cancelled drain leaves everything as it was.
+fn last_copy(lab: &mut Lab) -> Result<()> {
+    let _kubelet = guarded(lab)?;
+    let spec = json!({ "capacity": "128Mi", "replicaCount": 1, "filesystem": "ext4" });
+    let volume = Volume::create(lab, "last", &spec)?;
+    let node = volume.leg_nodes()?.first().cloned().context("a leg")?;
+    let mut drain = Drain::begin(lab, &node, &["--timeout=12s"])?;
+    drain.waits()?;
+    let said = wait_drain(lab, &node, "Blocked")?;
+    let message = condition(&said, "Stalled")["message"].as_str().unwrap_or_default().to_owned();
+    for part in ["last: ", "minInSync is 1", "mode Evacuate"] {
+        ensure!(message.contains(part), "it says {message}");
+    }
+    // Neither a pod that is deleted past its budget nor one that ran out of time lets the node go.
+    lab.kubectl(&["drain", &node, "--ignore-daemonsets", "--disable-eviction", "--timeout=6s"])
+        .err()
+        .context("it went")?;
+    wait_for("kubectl to give up", secs(60), || Ok(when(drain.ended()?.is_some(), drain.said()?)))?;
+    ensure!(drain.ended()? == Some(false), "it went: {}", drain.said()?);
+    ensure!(guard(lab, "pods", &node)?.is_some(), "the guard is gone");
+    uncordon(lab, &node)?;
+    let path = volume.attach(&node, true)?;
+    ensure!(!path.is_empty(), "it is mounted nowhere");
+    volume.detach()?;
+    volume.delete()
+}
+
+/// Each of two nodes could go, both could not: one goes, and the other when that is back.
+fn two_nodes(lab: &mut Lab) -> Result<()> {
+    let _kubelet = guarded(lab)?;
+    let (volume, one, two) = two_copies(lab, "both")?;
+    volume.wait_ready()?;
+    let mut first = Drain::begin(lab, &one, &[])?;
+    first.passes()?;
+    let mut second = Drain::begin(lab, &two, &[])?;
+    second.waits()?;
+    let drain = wait_drain(lab, &two, "TooFewCopies")?;
+    let message = condition(&drain, "Ready")["message"].as_str().unwrap_or_default();
+    ensure!(message.contains(&format!("{one} is back")), "it says {message}");
+    holds_for("the second waits", secs(6), || Ok(when(second.ended()?.is_none(), "it went")))?;
+    uncordon(lab, &one)?;
+    second.passes()?;
+    uncordon(lab, &two)?;
+    volume.delete()
+}
+
+/// Every leg leaves a node without a degraded moment; the drain says how far it is and ends by itself.
+fn evacuated(lab: &mut Lab) -> Result<()> {
+    let _kubelet = guarded(lab)?;
+    let load = Load::new("moved", 2048);
+    let (volume, consumer, node) = two_copies(lab, "moved")?;
+    let path = volume.attach(&consumer, true)?;
+    load.start(lab, &consumer, &path)?;
+    load.wait_for_progress(lab, &consumer, 50, secs(60))?;
+    lab.apply(&json!({ "apiVersion": "meshstor.io/v1alpha1", "kind": "NodeDrain", "metadata": { "name": "empty" },
+        "spec": { "node": node, "mode": "Evacuate" } }))?;
+    let watch = wait_for("the leg to have left", secs(120), || {
+        let term = volume.attachment()?["status"]["term"].clone();
+        let copies = term["inSync"].as_array().map_or(0, Vec::len);
+        ensure!(copies == 2, "a degraded moment: {term}");
+        let drain = lab.control.api.get(&ours("nodedrains", "empty"))?;
+        let done = condition(&drain, "Ready")["reason"] == "Succeeded";
+        Ok(if done { Look::Done(drain) } else { Look::NotYet(drain["status"].to_string()) })
+    })?;
+    ensure!(watch["status"]["volumesReady"] == "0/0", "{}", watch["status"]);
+    let here = lab.control.api.list(&all("meshreplicas"))?.iter().filter(|l| l["spec"]["node"] == *node).count();
+    ensure!(here == 0, "{here} legs are there");
+    load.wait_for_progress(lab, &consumer, 20, secs(60))?;
+    load.stop(lab, &consumer)?;
+    // kubectl has nothing to wait for any more; what it starts is ended by it.
+    Drain::begin(lab, &node, &[])?.passes()?;
+    lab.kubectl(&["uncordon", &node])?;
+    lab.kubectl(&["delete", "nodedrain", "empty"])?;
+    wait_guarded(lab, &node)?;
+    volume.detach()?;
+    let path = volume.attach(&node, true)?;
+    load.verify(lab, &consumer, &node, &path)?;
+    volume.detach()?;
+    volume.delete()
+}
