@@ -70,7 +70,7 @@ fn holds(world: &World, drain: &NodeDrain) -> bool {
 }
 
 /// Whether a guard of the node is there that nobody has evicted.
-fn guarded(world: &World, node: &str) -> bool {
+pub fn guarded(world: &World, node: &str) -> bool {
     world.pods.iter().any(|pod| super::guard::of(pod, node) && pod.metadata.deletion_timestamp.is_none())
 }
 

@@ -1,7 +1,7 @@
 //! The next steps of all drains and guards, as data.
 
-use super::decision::{Decision, decide};
-use super::world::{BY_CORDON, World, active, by_cordon};
+use super::decision::{Decision, decide, guarded};
+use super::world::{BY_CORDON, World, active, by_cordon, released};
 use super::{guard, status};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -131,9 +131,11 @@ pub fn next_look(world: &World, actions: &[Action]) -> Duration {
         let volumes = d.status.as_ref().map_or(&[][..], |s| &s.volumes);
         volumes.iter().any(|v| v.state != DrainVolumeState::Blocked)
     };
+    // Whoever was let go and has not gone: that may have to be taken back.
+    let going = |d: &&NodeDrain| released(d) && world.cordoned(&d.spec.node) && guarded(world, &d.spec.node);
     match () {
         () if !actions.is_empty() => SOON,
-        () if world.active().iter().any(copied) => SOON,
+        () if world.active().iter().any(|d| copied(d) || going(d)) => SOON,
         () if world.active().is_empty() => CALM,
         () => DRAINING,
     }
