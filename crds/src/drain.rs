@@ -5,6 +5,8 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::Resync;
+
 /// Make a node safe to be down for a while, or move every leg away from it.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[kube(
@@ -103,22 +105,9 @@ pub struct DrainVolume {
     /// For people: the rule, and the remedy where one is needed.
     #[schemars(length(max = 512))]
     pub message: String,
-    /// Bytes of the leg that is copied to that hold what they should.
+    /// How far the copy is to the leg that takes the place of the one that leaves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0))]
-    pub done_bytes: Option<i64>,
-    /// Bytes of that leg.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0))]
-    pub total_bytes: Option<i64>,
-    /// The same in percent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0, max = 100))]
-    pub percent: Option<i32>,
-    /// Seconds until the copy should end.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0))]
-    pub remaining_seconds: Option<i64>,
+    pub resync: Option<Resync>,
 }
 
 /// How far a volume is with a drain.

@@ -49,7 +49,7 @@ fn verdict(decision: &Decision<'_>) -> (Option<&'static str>, &'static str, Stri
     if let Some(first) = of(DrainVolumeState::Blocked).next() {
         return (Some(conditions::STALLED), conditions::REASON_BLOCKED, told(decision, first));
     }
-    if let Some(first) = of(DrainVolumeState::Moving).max_by_key(|w| w.percent) {
+    if let Some(first) = of(DrainVolumeState::Moving).max_by_key(|w| w.resync.as_ref().map(|r| r.percent)) {
         return going(conditions::REASON_MOVING, told(decision, first));
     }
     if let Some(first) = of(DrainVolumeState::Waiting).next() {
@@ -69,7 +69,8 @@ fn verdict(decision: &Decision<'_>) -> (Option<&'static str>, &'static str, Stri
 
 fn told(decision: &Decision<'_>, first: &DrainVolume) -> String {
     let done = decision.total - decision.waits.len();
-    let percent = first.percent.map(|p| format!(", {p} %")).unwrap_or_default();
-    let left = first.remaining_seconds.map(|s| format!(", about {s} s left")).unwrap_or_default();
+    let resync = first.resync.as_ref();
+    let percent = resync.map(|r| format!(", {} %", r.percent)).unwrap_or_default();
+    let left = resync.and_then(|r| r.remaining_seconds).map(|s| format!(", about {s} s left")).unwrap_or_default();
     format!("{done} of {} volumes are ready; {}: {}{percent}{left}", decision.total, first.name, first.message)
 }

@@ -231,6 +231,53 @@ fn an_evacuated_leg_is_replaced_and_a_cancelled_one_stays() {
     assert_eq!(why(&world.volumes[0], &leg(&world)), None);
 }
 
+/// A leg that leaves: looked for a place, copied to with its progress; blocked where there is none, or nobody runs the array that copies.
+#[test]
+fn how_far_a_leg_that_leaves_is() {
+    let mut volume = attached();
+    let mut heir = crate::volume::fixtures::leg(1, "n3");
+    heir.metadata.name = Some("v-1.1".into());
+    heir.spec.replaces = Some("v-1".into());
+    let moves = |volume: Volume| {
+        let world = world(vec![drain("n2", DrainMode::Evacuate)], vec![volume]);
+        decide(&world)[0].waits[0].clone()
+    };
+    assert!(moves(volume.clone()).message.contains("is looked for"));
+    let refused = conditions::Want::new(conditions::REPLACING, false, conditions::REASON_UNSCHEDULABLE, "no drive");
+    let status = volume.volume.status.get_or_insert_default();
+    status.conditions = conditions::apply(&[], &[refused], None, &Time(now()));
+    let said = moves(volume.clone());
+    assert!(said.state == DrainVolumeState::Blocked && said.message.contains("no drive"), "{said:?}");
+    volume.volume.status = None;
+    volume.legs.push(heir);
+    let members = [("v-0", MemberState::InSync), ("v-1", MemberState::InSync), ("v-1.1", MemberState::Rebuilding)];
+    show(&mut volume, &members);
+    let resync = meshstor_crds::Resync {
+        percent: 40,
+        remaining_seconds: Some(30),
+        done_bytes: Some(4),
+        total_bytes: Some(10),
+        bytes_per_second: None,
+    };
+    let array = volume.attachment.as_mut().unwrap().status.as_mut().unwrap().array.as_mut().unwrap();
+    array.resync = Some(resync.clone());
+    let said = moves(volume.clone());
+    assert_eq!((said.state, said.resync), (DrainVolumeState::Moving, Some(resync)));
+    let world = world(vec![drain("n2", DrainMode::Evacuate)], vec![volume.clone()]);
+    let message = status_message(&world);
+    assert!(message.contains("0 of 1 volumes are ready") && message.contains("40 %, about 30 s left"), "{message}");
+    let attachment = volume.attachment.as_mut().unwrap();
+    attachment.spec.node = None;
+    let status = attachment.status.as_mut().unwrap();
+    status.ended = Some(meshstor_crds::Ended { epoch: 3, reason: meshstor_crds::EndedReason::Detached });
+    let said = moves(volume);
+    assert!(said.state == DrainVolumeState::Blocked && said.message.contains("attach it"), "{said:?}");
+}
+
+fn status_message(world: &World) -> String {
+    status(world, &decide(world)[0]).conditions[0].message.clone()
+}
+
 /// A leg that rests for maintenance is not replaced before the deadline that its drain has.
 #[test]
 fn a_leg_under_maintenance_is_waited_for() {

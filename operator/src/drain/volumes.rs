@@ -27,15 +27,7 @@ pub fn waits(world: &World, drain: &NodeDrain, going: &BTreeSet<String>) -> Opti
 }
 
 fn said(world: &World, state: DrainVolumeState, message: &str) -> DrainVolume {
-    DrainVolume {
-        name: world.name(),
-        state,
-        message: message.chars().take(MESSAGE_MAX).collect(),
-        done_bytes: None,
-        total_bytes: None,
-        percent: None,
-        remaining_seconds: None,
-    }
+    DrainVolume { name: world.name(), state, message: message.chars().take(MESSAGE_MAX).collect(), resync: None }
 }
 
 /// Whether the policy lets the node go whatever copies are left.
@@ -74,8 +66,8 @@ fn moving(world: &World, drain: &NodeDrain) -> Option<DrainVolume> {
             &format!("{} cannot move: {why}; {remedy}", leg.name_any()),
         ));
     }
-    let heir = world.legs.iter().find(|heir| heir.spec.replaces.as_ref() == Some(&leg.name_any()));
-    let Some(heir) = heir.filter(|heir| !retired(world, heir)) else {
+    let takes = |heir: &&MeshReplica| heir.spec.replaces.as_ref() == Some(&leg.name_any()) && !retired(world, heir);
+    let Some(heir) = world.legs.iter().find(takes) else {
         let what = format!("a place for another {} is looked for", leg.name_any());
         return Some(said(world, DrainVolumeState::Moving, &what));
     };
@@ -96,10 +88,8 @@ fn stuck(world: &World) -> Option<&str> {
 
 fn copied(world: &World, heir: &MeshReplica, to: &str) -> DrainVolume {
     let mut said = said(world, DrainVolumeState::Moving, &format!("{to}: {}", replacing::stage(world, heir)));
-    let resync = world.array().and_then(|a| a.resync.as_ref());
-    if let Some(resync) = resync.filter(|_| member(world, heir) == Some(MemberState::Rebuilding)) {
-        (said.done_bytes, said.total_bytes) = (resync.done_bytes, resync.total_bytes);
-        (said.percent, said.remaining_seconds) = (Some(resync.percent), resync.remaining_seconds);
+    if member(world, heir) == Some(MemberState::Rebuilding) {
+        said.resync = world.array().and_then(|a| a.resync.clone());
     }
     said
 }

@@ -152,6 +152,19 @@ fn the_preferred_node_gets_the_first_leg() {
     assert_eq!(firsts, ["c", "c"]);
 }
 
+/// A node that is drained gets no leg, and the refusal says by which drain.
+#[test]
+fn a_drained_node_gets_no_leg() {
+    let nodes = ["a", "b"].map(|name| Arc::new(node(name, vec![drive(&format!("{name}-d"), &[900], 512)])));
+    let (free, drained) = (Placement::default(), BTreeMap::from([("a".to_owned(), "empty-a".to_owned())]));
+    let cluster = Cluster { nodes: &nodes, replicas: &[], drained: &drained, now: now() };
+    let one = request(&[(0, 0)], Geometry::new(1, 1), 520 * MIB, &[], &free);
+    assert_eq!(super::place(&one, &cluster).unwrap()[0].node, "b");
+    let two = request(&[(0, 0), (1, 0)], Geometry::new(2, 1), 520 * MIB, &[], &free);
+    let said = super::place(&two, &cluster).unwrap_err().to_string();
+    assert!(said.contains("a: NodeSchedulable (NodeDrain empty-a drains it)"), "{said}");
+}
+
 /// What an array or its fabric needs and a node does not report drops the node, by name.
 #[test]
 fn bitmap_and_fabric_are_filters() {
