@@ -9,6 +9,7 @@ use meshstor_crds::{MeshAttachment, MeshNode, MeshReplica, MeshVolume, ReplicaSe
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::diary::Diary;
 use crate::rules::{self, By};
 
 /// Why a request was not done.
@@ -130,10 +131,13 @@ pub(crate) struct State {
     /// Changes of anything but heartbeats.
     pub(crate) changed: u64,
     pub(crate) now: Option<Time>,
-    /// What a real server would have refused: never to be sent by anybody of ours.
+    /// What was seen to be wrong as it was done: what a real server would have refused, never to be sent by anybody of ours, and
+    /// refusals of hosts that were not clean.
     pub(crate) broken: Vec<String>,
+    /// Calls that hosts refused.
+    pub(crate) refusals: u64,
     /// What is said to have happened, when a run is looked at.
-    pub(crate) log: Option<Vec<String>>,
+    pub(crate) log: Option<Diary>,
 }
 
 fn name<K: Resource>(object: &K) -> String {
@@ -154,7 +158,7 @@ impl State {
             Ok(()) => Ok(()),
             Err(why) => {
                 let said = format!("{by:?} wrote {} {}: {why}", K::kind(&()), name(new));
-                self.broken.push(said.clone());
+                self.broken.push(format!("the API would refuse it: {said}"));
                 refused(422, said)
             }
         }

@@ -19,7 +19,7 @@ use meshstor_node_daemon::control::node;
 use meshstor_node_daemon::control::surroundings::{Job, Surroundings};
 use meshstor_node_daemon::host::Host;
 use meshstor_node_daemon::host::crash::{CrashHost, CrashPoint};
-use meshstor_node_daemon::host::fake::FakeHost;
+use meshstor_node_daemon::host::fake::{FakeFabric, FakeHost};
 use meshstor_node_daemon::wake::FakeWakeups;
 use tokio::sync::Notify;
 
@@ -34,6 +34,26 @@ pub(crate) struct Threads {
     jobs: Mutex<VecDeque<Job>>,
     /// Done as it comes, or when the scheduler says so.
     at_once: Mutex<bool>,
+    fabric: FakeFabric,
+    net: Arc<Net>,
+    point: Arc<CrashPoint>,
+}
+
+impl Threads {
+    /// I8: a job that the host refuses leaves arrays and legs as they were.
+    fn run(&self, job: Job) {
+        let (before, refused) = (self.fabric.standing(), self.point.refusals());
+        job();
+        if self.point.refusals() == refused {
+            return;
+        }
+        let mut state = self.net.state();
+        state.refusals += 1;
+        let after = self.fabric.standing();
+        if before != after {
+            state.broken.push(format!("I8: a refusal left {after:?}, and there was {before:?}"));
+        }
+    }
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -50,7 +70,7 @@ impl Surroundings for Threads {
     }
 
     fn apart(&self, job: Job) {
-        if *locked(&self.at_once) { job() } else { locked(&self.jobs).push_back(job) }
+        if *locked(&self.at_once) { self.run(job) } else { locked(&self.jobs).push_back(job) }
     }
 
     fn sleep(&self, time: Duration) -> BoxFuture<'static, ()> {
@@ -101,6 +121,7 @@ pub(crate) struct Start<'a> {
     pub(crate) node: &'a str,
     pub(crate) incarnation: String,
     pub(crate) host: &'a FakeHost,
+    pub(crate) fabric: &'a FakeFabric,
     pub(crate) net: &'a Arc<Net>,
     pub(crate) clock: &'a Arc<Clock>,
     pub(crate) point: Arc<CrashPoint>,
@@ -119,8 +140,14 @@ impl Daemon {
         let mut cache = Cache::default();
         cache.watch(&start.net.state(), usize::MAX);
         let cache = Arc::new(Mutex::new(cache));
-        let threads =
-            Arc::new(Threads { clock: Arc::clone(start.clock), jobs: Mutex::default(), at_once: Mutex::new(true) });
+        let threads = Arc::new(Threads {
+            clock: Arc::clone(start.clock),
+            jobs: Mutex::default(),
+            at_once: Mutex::new(true),
+            fabric: start.fabric.clone(),
+            net: Arc::clone(start.net),
+            point: Arc::clone(&start.point),
+        });
         let view = View {
             node: start.node.to_owned(),
             incarnation: start.incarnation.clone(),
@@ -174,7 +201,7 @@ impl Daemon {
     pub(crate) fn work(&self) -> bool {
         let job = locked(&self.threads.jobs).pop_front();
         let there = job.is_some();
-        job.into_iter().for_each(|job| job());
+        job.into_iter().for_each(|job| self.threads.run(job));
         there
     }
 

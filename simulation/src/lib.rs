@@ -11,6 +11,7 @@ mod api;
 mod clock;
 mod cluster;
 mod daemon;
+mod diary;
 mod faults;
 mod heal;
 mod http;
@@ -38,6 +39,8 @@ pub enum Bug {
     AssemblesTwice,
     /// A daemon takes an unknown outcome for success.
     IgnoresUnknownOutcome,
+    /// What is refused has done something before.
+    RefusesHalfway,
 }
 
 /// How to run.
@@ -68,7 +71,11 @@ pub fn run(seed: u64, options: Options) -> Outcome {
         return Outcome { failure: Some("no runtime".to_owned()), ..Outcome::default() };
     };
     let mut sim = sim::Sim::new(seed, options, &runtime);
-    let ended = sim.whole();
+    let diary = sim.net.state().log.clone();
+    let ended = match diary {
+        Some(diary) => diary.around(|| sim.whole()),
+        None => sim.whole(),
+    };
     sim.outcome(ended.err())
 }
 

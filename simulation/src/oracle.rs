@@ -92,7 +92,7 @@ impl Oracle {
     pub(crate) fn check(&mut self, looked: Looked<'_>, state: &mut State) -> Result<(), String> {
         let Looked { fabric, uid, array, since, calm } = looked;
         if let Some(broken) = state.broken.pop() {
-            return Err(format!("the API would refuse it: {broken}"));
+            return Err(broken);
         }
         self.learn(state, uid);
         for event in fabric.io_events() {
@@ -248,8 +248,14 @@ impl Oracle {
             |(_, a): &&(String, Option<Arc<MeshAttachment>>)| a.as_ref().is_some_and(|a| version(a) > Some(since));
         let recent = attachments.iter().rev().take_while(later).count();
         let first = attachments.len().saturating_sub(recent + 1);
-        for (_, volume) in &state.volumes.changes[self.seen.1..] {
+        let volumes = &state.volumes.changes;
+        for (index, (_, volume)) in volumes.iter().enumerate().skip(self.seen.1) {
             let Some(volume) = volume else { continue };
+            // A person who deletes it says nothing of how it is.
+            let before = index.checked_sub(1).and_then(|i| volumes[i].1.as_ref());
+            if before.is_some_and(|b| b.status == volume.status) {
+                continue;
+            }
             let said = volume.status.as_ref().map(|s| s.conditions.as_slice()).unwrap_or_default();
             let was = attachments[first..].iter().flat_map(|(_, a)| a).any(|a| attached(a, least));
             if ready(said, conditions::REASON_ATTACHED) && !was {

@@ -17,6 +17,7 @@ use uuid::Uuid;
 use crate::api::State;
 use crate::clock::Clock;
 use crate::daemon::{Daemon, Polled, Start, address};
+use crate::diary::Diary;
 use crate::net::Net;
 use crate::operator::Operator;
 use crate::oracle::{Looked, Oracle};
@@ -57,7 +58,7 @@ impl<'r> Sim<'r> {
         let mut rng = fastrand::Rng::with_seed(seed);
         let clock = Arc::new(Clock::new());
         let mut state = State { now: Some(clock.time()), ..State::default() };
-        state.log = options.log.then(Vec::new);
+        state.log = options.log.then(Diary::default);
         let copies = [1, 2, 2, 2, 2, 2, 3, 3, 3, 3][rng.usize(0..10)];
         let spec = serde_json::json!({"capacity": "512Mi", "replicaCount": copies});
         let made = serde_json::from_value(spec)
@@ -70,6 +71,7 @@ impl<'r> Sim<'r> {
             trusting_add: options.bug == Some(Bug::ReturnsWithoutRebuild),
             no_barrier: options.bug == Some(Bug::SkipsRevokeWait),
             keeps_exports: options.bug == Some(Bug::ServesSpentGrant),
+            half_refusals: options.bug == Some(Bug::RefusesHalfway),
         });
         let hosts = NODES.map(|node| (node, fabric.node(node, &address(node), DRIVE)));
         let mut sim = Self {
@@ -109,8 +111,12 @@ impl<'r> Sim<'r> {
     }
 
     pub(crate) fn outcome(self, failure: Option<String>) -> Outcome {
-        let log = self.net.state().log.take().unwrap_or_default();
+        let (log, refusals) = {
+            let mut state = self.net.state();
+            (state.log.take().map(|log| log.lines()).unwrap_or_default(), state.refusals)
+        };
         let mut counts = self.counts;
+        counts.insert("step refused by a host", refusals);
         counts.insert("flushes acknowledged", self.oracle.flushed);
         Outcome { failure, log, counts }
     }
@@ -147,6 +153,7 @@ impl<'r> Sim<'r> {
             node,
             incarnation: format!("{node}-{}", self.started),
             host: &self.hosts[node],
+            fabric: &self.fabric,
             net: &self.net,
             clock: &self.clock,
             point,

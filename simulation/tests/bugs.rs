@@ -53,3 +53,9 @@ fn a_second_assembly_in_one_epoch() {
 fn a_daemon_that_takes_an_unknown_outcome_for_success() {
     caught(Bug::IgnoresUnknownOutcome, &["I1", "I6"]);
 }
+
+/// I8: a refusal leaves the event counter as it was.
+#[test]
+fn a_refusal_that_does_something() {
+    caught(Bug::RefusesHalfway, &["I8"]);
+}

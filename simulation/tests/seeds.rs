@@ -89,6 +89,7 @@ fn no_seed_breaks_an_invariant() {
             "drive error",
             "deleted",
             "flushes acknowledged",
+            "step refused by a host",
         ] {
             assert!(fired(fault), "{fault}: it never happened");
         }

@@ -21,6 +21,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("isolated_consumer_is_fenced_and_comes_back", isolated),
     ("held_writes_that_somebody_may_see_wait_for_a_reboot", kept_until_reboot),
     ("a_path_lost_and_found_is_let_in_behind_the_barrier", path_lost_and_found),
+    ("a_last_path_that_is_deleted_by_hand_begins_a_new_epoch", last_path_deleted),
 ];
 
 /// Taint of a node that is shut down for good.
@@ -230,6 +231,35 @@ fn path_lost_and_found(lab: &mut Lab) -> Result<()> {
     ensure!(leg["spec"]["grant"] == now["spec"]["grant"], "another grant: {}", now["spec"]["grant"]);
     volume.detach()?;
     let path = volume.attach(&target, true)?;
+    load.verify(lab, &consumer, &target, &path)?;
+    volume.detach()?;
+    volume.delete()
+}
+
+/// I4: MD keeps its last member without a device and answers everybody with errors. Its epoch ends by itself, and the next one has what was written.
+fn last_path_deleted(lab: &mut Lab) -> Result<()> {
+    let load = Load::new("by-hand", 1024);
+    let spec = json!({ "capacity": "128Mi", "replicaCount": 1, "filesystem": "ext4" });
+    let volume = Volume::create(lab, "by-hand", &spec)?;
+    let target = volume.leg_nodes()?.first().cloned().context("a leg")?;
+    let consumer = lab.nodes().into_iter().find(|n| *n != target).context("another node")?;
+    let path = volume.attach(&consumer, true)?;
+    load.start(lab, &consumer, &path)?;
+    load.wait_for_progress(lab, &consumer, 50, secs(60))?;
+    load.stop(lab, &consumer)?;
+    let guest = lab.guest(&consumer)?;
+    let first = volume.attachment()?["status"]["term"]["epoch"].as_i64();
+    guest.shell("for c in /sys/class/nvme/nvme*; do echo 1 > $c/delete_controller; done")?;
+    let term = volume.wait_attachment("to run in another epoch", secs(60), |at| {
+        let (term, array) = (&at["status"]["term"], &at["status"]["array"]);
+        term["epoch"].as_i64() > first && array["epoch"] == term["epoch"] && array["mountPath"].is_string()
+    })?;
+    ensure!(term["status"]["ended"]["reason"] == "ArrayGone", "it ended otherwise: {}", term["status"]["ended"]);
+    guest.shell(&format!("echo newer > {path}/newer && sync {path}/newer"))?;
+    volume.detach()?;
+    let path = volume.attach(&target, true)?;
+    let newer = lab.guest(&target)?.shell(&format!("cat {path}/newer"))?;
+    ensure!(newer.trim() == "newer", "the new epoch's file has {newer}");
     load.verify(lab, &consumer, &target, &path)?;
     volume.detach()?;
     volume.delete()

@@ -17,6 +17,7 @@ pub(super) fn step(view: &View<'_>) -> Step {
     // A lost leg before everything else, whatever slow step may be waiting for it.
     let urgent = replace::swap(view)
         .or_else(|| loss(view))
+        .or_else(|| dead(view, array))
         .or_else(|| replace::resume(view, array))
         .or_else(|| release(view))
         .or_else(|| tidy(view, array))
@@ -46,6 +47,12 @@ pub(super) fn step(view: &View<'_>) -> Step {
         .unwrap_or_else(|| report::step(view))
 }
 
+/// An array that serves nobody, and never will: its epoch ends, and the next one starts from S. Before it was published, its start has
+/// failed; and what is wanted here no more goes as everything goes.
+fn dead(view: &View<'_>, array: &ArrayFacts) -> Option<Step> {
+    (view.wanted() && published(view) && array.is_dead()).then(|| end::abandon(view))
+}
+
 fn published(view: &View<'_>) -> bool {
     view.status().array.is_some_and(|a| a.epoch == view.epoch() && a.device.is_some())
 }
@@ -71,6 +78,9 @@ fn absent(view: &View<'_>) -> Step {
 fn stopped(view: &View<'_>) -> Step {
     if view.memory.slow.is_some() {
         return unblock(view).unwrap_or_else(|| report::step(view));
+    }
+    if let Some(step) = view.array.and_then(|array| dead(view, array)) {
+        return step;
     }
     match (view.wanted(), published(view)) {
         (false, _) => end::finish(view, EndedReason::Detached),

@@ -371,6 +371,48 @@ fn an_epoch_that_nothing_of_s_can_serve_is_abandoned() {
 }
 
 #[test]
+fn an_array_without_a_member_that_serves_ends_its_epoch() {
+    // I4: MD keeps its last member when the device is gone, and ends every request with an error for as long as it runs.
+    let mut bed = Bed::new();
+    let device = Some("/dev/md100".to_owned());
+    let shown = ArrayStatus { epoch: 2, device, members: vec![], mount_path: None, resync: None };
+    bed.attachment.status.as_mut().unwrap().array = Some(shown);
+    let fails = |bed: &mut Bed, n: usize| {
+        let member = &mut bed.array.as_mut().unwrap().members[n];
+        (member.faulty, member.in_sync) = (true, false);
+    };
+    fails(&mut bed, 1);
+    assert!(matches!(bed.plan(), Step::RecordLoss { leg, .. } if leg == "v-1"), "the other one works");
+    fails(&mut bed, 0);
+    assert!(matches!(bed.plan(), Step::Evict { .. }));
+    bed.array.as_mut().unwrap().running = false;
+    assert!(matches!(bed.plan(), Step::Evict { .. }), "MD calls it broken");
+    bed.attachment.spec.node = None;
+    assert!(!matches!(bed.plan(), Step::Evict { .. }), "it goes as everything goes");
+    bed.attachment.spec.node = Some("n".to_owned());
+    bed.memory.evicted = true;
+    assert!(matches!(bed.plan(), Step::Disconnect { .. }));
+    bed.connections.clear();
+    assert!(matches!(bed.plan(), Step::StopArray { .. }));
+    bed.array = None;
+    assert_eq!(bed.plan(), Step::RecordEnded { reason: EndedReason::ArrayGone });
+}
+
+#[test]
+fn an_array_is_dead_when_one_of_its_mirror_sets_is() {
+    let mut array = Bed::new().array.unwrap();
+    assert!(!array.is_dead());
+    array.members[0].in_sync = false;
+    assert!(!array.is_dead(), "one is enough");
+    (array.slots, array.members[1].slot) = (4, Some(2));
+    assert!(array.is_dead(), "slots 0 and 1 have none");
+    (array.members[0].in_sync, array.members[0].slot) = (true, Some(1));
+    assert!(!array.is_dead());
+    array.members[1].slot = None;
+    assert!(array.is_dead(), "a spare serves nobody");
+}
+
+#[test]
 fn members_that_cannot_be_told_apart_lose_nobody() {
     // I1: a leg whose device is not seen is not lost as long as a working member may be its.
     let mut bed = Bed::new();

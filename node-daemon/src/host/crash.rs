@@ -16,6 +16,7 @@ pub struct CrashPoint {
     /// Twice the number of the effect, plus one to die after it; 0 never dies.
     at: u64,
     effects: AtomicU64,
+    refusals: AtomicU64,
     dead: AtomicBool,
 }
 
@@ -38,6 +39,11 @@ impl CrashPoint {
     /// How many effects there were.
     pub fn effects(&self) -> u64 {
         self.effects.load(Ordering::SeqCst)
+    }
+
+    /// How many effects a host refused: somebody else must do something first.
+    pub fn refusals(&self) -> u64 {
+        self.refusals.load(Ordering::SeqCst)
     }
 
     /// Whether the process died.
@@ -81,7 +87,11 @@ impl<H: Host> CrashHost<H> {
     }
 
     fn act<T>(&self, act: impl FnOnce(&H) -> Result<T>) -> Result<T> {
-        self.point.around(|| act(&self.inner)).unwrap_or(Err(HostError::Crashed))
+        let done = self.point.around(|| act(&self.inner)).unwrap_or(Err(HostError::Crashed));
+        if matches!(done, Err(HostError::Busy { .. } | HostError::Conflict { .. })) {
+            self.point.refusals.fetch_add(1, Ordering::SeqCst);
+        }
+        done
     }
 }
 

@@ -7,6 +7,7 @@ pub mod io;
 mod legs;
 mod md;
 mod nvme;
+mod standing;
 mod world;
 
 use std::path::Path;
@@ -18,6 +19,8 @@ use super::{
 };
 use uuid::Uuid;
 use world::World;
+
+pub use standing::Standing;
 
 /// Nodes and what connects them.
 #[derive(Clone, Default)]

@@ -281,6 +281,16 @@ pub struct ArrayFacts {
     pub mounts: Vec<PathBuf>,
 }
 
+impl ArrayFacts {
+    /// A mirror set has no member that could serve a request: each has failed, or its device is gone. MD keeps its last member without a
+    /// device for ever, and ends every request with an error.
+    pub fn is_dead(&self) -> bool {
+        let set_slots = self.set_slots.unwrap_or(self.slots).max(1);
+        let serves = |m: &MemberFacts, set: u32| m.in_sync && !m.faulty && m.slot.is_some_and(|s| s / set_slots == set);
+        (0..self.slots / set_slots).any(|set| !self.members.iter().any(|m| serves(m, set)))
+    }
+}
+
 /// A member of an array.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemberFacts {

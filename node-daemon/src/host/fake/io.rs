@@ -78,6 +78,8 @@ pub struct Quirks {
     pub no_barrier: bool,
     /// Something restores the exports of before when a node boots.
     pub keeps_exports: bool,
+    /// A stop that is refused has written a superblock before.
+    pub half_refusals: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -399,8 +401,11 @@ impl World {
             .filter(|(_, m)| !m.faulty && self.severed(node, m))
             .map(|(array, m)| (array, m.name.clone()))
             .collect();
-        for (array, member) in lost {
-            self.fail(node, array, &member);
+        for (array, name) in lost {
+            self.fail(node, array, &name);
+            let arrays = self.nodes.get_mut(node).map(|n| n.arrays.iter_mut());
+            let members = arrays.into_iter().flatten().filter(|a| a.spec.uuid == array).flat_map(|a| &mut a.members);
+            members.filter(|m| m.name == name).for_each(|m| m.gone = true);
         }
     }
 

@@ -16,15 +16,15 @@ use super::{Write, busy, conflict, failed};
 const HELD_AT: u64 = 90;
 
 fn facts(array: &Array) -> ArrayFacts {
-    let working = array.members.iter().filter(|m| m.in_sync && !m.faulty).count();
+    let working = array.members.iter().filter(|m| m.in_sync && !m.faulty && !m.gone).count();
     let mut rebuilding = array.members.iter().filter(|m| !m.in_sync && !m.faulty).peekable();
     let done = if rebuilding.peek().is_some_and(|m| m.copied) { HELD_AT } else { 0 };
     let sync = SyncFacts { action: "recover".to_owned(), done, total: 100, speed_kib: 1 };
     let member = |m: &Member| MemberFacts {
         name: m.name.clone(),
         slot: (!m.faulty).then_some(m.slot),
-        in_sync: m.in_sync && !m.faulty,
-        faulty: m.faulty,
+        in_sync: m.in_sync && !m.faulty && !m.gone,
+        faulty: m.faulty || m.gone,
         write_mostly: m.write_mostly,
         replacement: m.replacement,
         latency_ewma_ns: None,
@@ -83,6 +83,7 @@ impl World {
             slot,
             in_sync,
             faulty: false,
+            gone: false,
             write_mostly,
             by_bitmap: false,
             replacement: false,
@@ -155,7 +156,7 @@ impl World {
         let (geometry, bitmap) = (Geometry::new(2, 1), Bitmap::Internal);
         let spec = ArraySpec { uuid, name: "by hand".to_owned(), geometry, members: vec![], size: found.size, bitmap };
         let (home, nqn) = (home.to_owned(), None);
-        let (faulty, write_mostly, replacement, copied, by_bitmap) = (false, false, false, false, false);
+        let (faulty, gone, write_mostly, replacement, copied, by_bitmap) = (false, false, false, false, false, false);
         let member = Member {
             name,
             node: home,
@@ -164,6 +165,7 @@ impl World {
             slot: 0,
             in_sync: true,
             faulty,
+            gone,
             write_mostly,
             replacement,
             copied,
@@ -258,20 +260,28 @@ impl World {
     }
 
     pub(super) fn stop_array(&mut self, node: &str, device: &Path) -> Result<()> {
-        let arrays = &self.node(node)?.arrays;
-        let Some(array) = arrays.iter().find(|a| a.device == device) else { return Ok(()) };
-        if !array.mounts.is_empty() {
-            return busy("stop an array", "it is mounted");
-        }
-        if array.open || self.writing(node, array.spec.uuid) {
-            return busy("stop an array", "somebody has it open");
-        }
-        let held = array.members.iter().any(|m| !m.faulty && !self.reaches(node, m) && !self.severed(node, m));
-        if held {
-            return busy("stop an array", "its writes are held");
+        let Some(array) = self.node(node)?.arrays.iter().find(|a| a.device == device) else { return Ok(()) };
+        let uuid = array.spec.uuid;
+        if let Some(why) = self.keeps(node, array) {
+            if self.quirks.half_refusals {
+                self.bump(node, uuid);
+            }
+            return busy("stop an array", why);
         }
         self.node_mut(node)?.arrays.retain(|a| a.device != device);
         Ok(())
+    }
+
+    /// What keeps an array from being stopped.
+    fn keeps(&self, node: &str, array: &Array) -> Option<&'static str> {
+        if !array.mounts.is_empty() {
+            return Some("it is mounted");
+        }
+        if array.open || self.writing(node, array.spec.uuid) {
+            return Some("somebody has it open");
+        }
+        let held = array.members.iter().any(|m| !m.faulty && !self.reaches(node, m) && !self.severed(node, m));
+        held.then_some("its writes are held")
     }
 
     /// MD drops a member; the last one that works is kept.

@@ -48,7 +48,7 @@ pub(super) struct Conn {
     pub(super) leg: Uuid,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Member {
     pub(super) name: String,
     pub(super) node: String,
@@ -58,6 +58,8 @@ pub(super) struct Member {
     pub(super) slot: u32,
     pub(super) in_sync: bool,
     pub(super) faulty: bool,
+    /// Its device is gone, and MD keeps it all the same, for it is the last: a look says that it failed.
+    pub(super) gone: bool,
     pub(super) write_mostly: bool,
     /// It is copied to only where the bitmap says so.
     pub(super) by_bitmap: bool,
