@@ -3,6 +3,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 use crate::Quarantined;
 
@@ -35,6 +36,11 @@ pub struct MeshNodeSpec {
     /// True keeps new legs away from this node.
     #[serde(default)]
     pub unschedulable: bool,
+    /// What people say of its drives.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["id".into()]))]
+    pub drives: Vec<DriveSpec>,
     /// Quarantined things that may be erased, by their `id` in `status.quarantine`: a partition with all that is in it, an array (it is
     /// stopped), an export (it is closed), a connection (it is taken down). What is in use, or what an object names, is refused, and its
     /// item says why. An identity that is not in quarantine does nothing, and a line that was here before the thing was counts only when it is written
@@ -45,6 +51,19 @@ pub struct MeshNodeSpec {
     #[x_kube(merge_strategy = ListMerge::Set)]
     #[x_kube(validation = Rule::new("self.all(i, i.matches('^(partition|array)/[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$') || i.matches('^(export|connection)/nqn[.]2026-11[.]io[.]meshstor:leg:[!-~]+$'))").message("spec.wipe: each must be an id of status.quarantine: partition/<UUID>, array/<UUID>, export/<NQN> or connection/<NQN>"))]
     pub wipe: Vec<String>,
+}
+
+/// What people say of a drive.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct DriveSpec {
+    /// Its identity, as in `status.drives[].id`. One that is not there yet counts when it comes.
+    #[schemars(length(min = 1, max = 128))]
+    pub id: String,
+    /// Labels that a policy's `placement.driveSelector` asks for.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 16, "additionalProperties" = {"type": "string", "maxLength": 63}))]
+    pub labels: BTreeMap<String, String>,
 }
 
 /// What the daemon has seen of its node.

@@ -77,6 +77,8 @@ impl Default for ReplicaSetPolicySpec {
 /// Where copies may go.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.driveMinSize) || !has(self.driveMaxSize) || !isQuantity(self.driveMinSize) || !isQuantity(self.driveMaxSize) || quantity(self.driveMinSize).compareTo(quantity(self.driveMaxSize)) <= 0")
+    .message("spec.placement.driveMaxSize: must not be less than driveMinSize"))]
 pub struct Placement {
     /// Spread copies over the values of these node labels, the first one before the others.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -92,6 +94,26 @@ pub struct Placement {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(min = 1, max = 64)))]
     pub drive_models: Vec<String>,
+    /// Only drives of at least this size, such as `1Ti`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 32))]
+    #[x_kube(validation = Rule::new("isQuantity(self)").message("spec.placement.driveMinSize: not a quantity; write it like 1Ti"))]
+    pub drive_min_size: Option<String>,
+    /// Only drives of at most this size.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 32))]
+    #[x_kube(validation = Rule::new("isQuantity(self)").message("spec.placement.driveMaxSize: not a quantity; write it like 8Ti"))]
+    pub drive_max_size: Option<String>,
+    /// Only drives with logical sectors of one of these sizes in bytes: 512, 4096.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 2))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    #[x_kube(validation = Rule::new("self.all(s, s == 512 || s == 4096)").message("spec.placement.driveSectorSizes: each must be 512 or 4096"))]
+    pub drive_sector_sizes: Vec<i32>,
+    /// Only drives with all of these labels, as people give them in `MeshNode.spec.drives[].labels`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 16, "additionalProperties" = {"type": "string", "maxLength": 63}))]
+    pub drive_selector: BTreeMap<String, String>,
 }
 
 /// One rule of spreading.

@@ -78,9 +78,9 @@ fn selectors(lab: &mut Lab) -> Result<()> {
     policy(lab, "last", &json!({ "nodeSelector": { "kubernetes.io/hostname": last } }))?;
     let one = ask(lab, "on-the-last", "last", 1)?;
     one.wait_ready()?;
-    ensure!(one.leg_nodes()? == [last], "the copy is on {:?}", one.leg_nodes()?);
-    let two = ask(lab, "two-on-the-last", "last", 2)?;
-    let message = refused(&two)?;
+    ensure!(one.leg_nodes()? == std::slice::from_ref(&last), "the copy is on {:?}", one.leg_nodes()?);
+    let both = ask(lab, "two-on-the-last", "last", 2)?;
+    let message = refused(&both)?;
     ensure!(message.contains("NodeSelector (kubernetes.io/hostname must be"), "{message}");
 
     policy(lab, "model", &json!({ "driveModels": ["No Such Drive"] }))?;
@@ -88,10 +88,26 @@ fn selectors(lab: &mut Lab) -> Result<()> {
     let message = refused(&none)?;
     // The lab's drives say no model.
     ensure!(message.contains("DriveModel (has unknown)"), "{message}");
-    for volume in [one, two, none] {
+
+    // A label on one drive of one node.
+    let node = lab.control.api.get(&ours("meshnodes", &last))?;
+    let drive = node["status"]["drives"][1]["id"].clone();
+    let said = json!({ "spec": { "drives": [{ "id": drive, "labels": { "tier": "hot" } }] } });
+    lab.control.api.merge(&ours("meshnodes", &last), &said)?;
+    let rules = json!({ "driveSelector": { "tier": "hot" }, "driveMinSize": "1Gi", "driveSectorSizes": [512] });
+    policy(lab, "hot", &rules)?;
+    let hot = ask(lab, "on-the-hot-drive", "hot", 1)?;
+    hot.wait_ready()?;
+    let leg = lab.control.api.get(&ours("meshreplicas", &hot.leg_on(&last)?))?;
+    ensure!(leg["spec"]["drive"] == drive, "it is on {}", leg["spec"]["drive"]);
+    let two = ask(lab, "two-on-the-hot-drive", "hot", 2)?;
+    let message = refused(&two)?;
+    ensure!(message.contains("DriveSelector (has no tier, not \"hot\""), "{message}");
+    lab.control.api.merge(&ours("meshnodes", &last), &json!({ "spec": { "drives": null } }))?;
+    for volume in [one, both, none, hot, two] {
         volume.delete()?;
     }
-    for name in ["last", "model"] {
+    for name in ["last", "model", "hot"] {
         lab.control.api.delete(&ours("replicasetpolicies", name))?;
     }
     Ok(())

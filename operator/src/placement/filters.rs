@@ -27,7 +27,7 @@ impl Display for Dropped {
     }
 }
 
-fn drop_by(filter: &'static str, why: impl Display) -> Dropped {
+pub(super) fn drop_by(filter: &'static str, why: impl Display) -> Dropped {
     Dropped { filter, why: why.to_string() }
 }
 
@@ -138,12 +138,7 @@ pub(super) fn drives<'a>(
     if let (true, Some(leg)) = (usable.is_empty(), held.iter().find_map(holder)) {
         return Err(drop_by("DriveFree", format!("{} holds {}", leg.spec.drive, leg.name_any())));
     }
-    let wanted = &request.rules.drive_models;
-    let named = |d: &&Drive| wanted.is_empty() || d.model.as_ref().is_some_and(|m| wanted.contains(m));
-    let (usable, others): (Vec<&Drive>, Vec<&Drive>) = usable.into_iter().partition(named);
-    if usable.is_empty() {
-        return Err(drive_model(&others));
-    }
+    let usable = super::drives::wanted(node, usable, request.rules)?;
     let right: Vec<&Drive> = usable.into_iter().filter(|d| pinned.is_none_or(|s| s == d.logical_sector_size)).collect();
     if right.is_empty() {
         return Err(other_sector(pinned.unwrap_or_default()));
@@ -162,16 +157,15 @@ pub(super) fn each_drive<'a>(
     pinned: Option<i32>,
 ) -> (Vec<Candidate<'a>>, Vec<String>) {
     let promised = promises.on(super::name(node));
-    let models = &request.rules.drive_models;
     let short = |c: &Candidate<'_>| {
         let drive = c.drive;
         let holds = |leg: &&MeshReplica| leg.spec.node == super::name(node) && leg.spec.drive == drive.id;
-        let named = models.is_empty() || drive.model.as_ref().is_some_and(|m| models.contains(m));
+        let unwanted = super::drives::unwanted(node, drive, request.rules);
         let other_sector = pinned.filter(|s| *s != drive.logical_sector_size);
-        Some(match (&drive.unusable, request.taken.iter().find(holds), other_sector) {
+        Some(match (&drive.unusable, request.taken.iter().find(holds), unwanted, other_sector) {
             (Some(why), ..) => why.clone(),
-            (_, Some(leg), _) => format!("holds {}", leg.name_any()),
-            _ if !named => drive_model(&[drive]).why,
+            (_, Some(leg), ..) => format!("holds {}", leg.name_any()),
+            (.., Some(unwanted), _) => unwanted,
             (.., Some(sector)) => format!("{} bytes a sector, the other legs {sector}", drive.logical_sector_size),
             _ if c.free < request.size => free_extent(&[*c], request.size).why,
             _ => return None,
@@ -213,11 +207,6 @@ fn candidate<'a>(node: &'a MeshNode, drive: &'a Drive, request: &Request<'_>, pr
 fn drive_usable(all: &[Drive]) -> Dropped {
     let first = all.iter().find_map(|d| d.unusable.as_ref().map(|why| format!("{}: {why}", d.id)));
     drop_by("DriveUsable", first.unwrap_or_else(|| "no drives".to_owned()))
-}
-
-fn drive_model(others: &[&Drive]) -> Dropped {
-    let models: BTreeSet<&str> = others.iter().map(|d| d.model.as_deref().unwrap_or("unknown")).collect();
-    drop_by("DriveModel", format!("has {}", models.into_iter().collect::<Vec<_>>().join(", ")))
 }
 
 fn free_extent(room: &[Candidate<'_>], size: u64) -> Dropped {

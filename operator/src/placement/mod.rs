@@ -1,6 +1,7 @@
 //! Where legs go: a chain of named filters, then a choice that keeps legs apart and evens out the drives. Pure and
 //! deterministic.
 
+mod drives;
 mod filters;
 mod space;
 mod spread;

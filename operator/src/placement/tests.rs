@@ -291,6 +291,42 @@ fn selectors_leave_nodes_and_drives_out_with_a_reason() {
 }
 
 #[test]
+fn drives_are_chosen_by_size_sectors_and_label() {
+    let mut large = drive("large", &[900], 4096);
+    large.size_bytes = mib(10_000);
+    let mut one = node("n1", vec![drive("small", &[2000], 512), large]);
+    one.spec.drives =
+        vec![meshstor_crds::DriveSpec { id: "small".into(), labels: [("tier".into(), "hot".into())].into() }];
+    let by =
+        |rules: Placement| run_by(&rules, vec![one.clone()], &[], &[], &[0], 520).map(|spots| spots[0].drive.clone());
+    let some = |text: &str| Some(text.to_owned());
+    let rows: [(Placement, Result<&str, &str>); 7] = [
+        (Placement { drive_min_size: some("9Gi"), ..Placement::default() }, Ok("large")),
+        (Placement { drive_max_size: some("9Gi"), ..Placement::default() }, Ok("small")),
+        (Placement { drive_sector_sizes: vec![4096], ..Placement::default() }, Ok("large")),
+        (Placement { drive_selector: [("tier".into(), "hot".into())].into(), ..Placement::default() }, Ok("small")),
+        (Placement { drive_min_size: some("1Ti"), ..Placement::default() }, Err("DriveSize (has 10485760000 bytes, ")),
+        (
+            Placement { drive_max_size: some("9Gi"), drive_sector_sizes: vec![4096], ..Placement::default() },
+            Err("DriveSector (has 512-byte logical sectors)"),
+        ),
+        (
+            Placement { drive_selector: [("tier".into(), "cold".into())].into(), ..Placement::default() },
+            Err("DriveSelector (has no tier, not \"cold\" (label it in spec.drives of MeshNode n1), tier=hot, not"),
+        ),
+    ];
+    for (rules, want) in rows {
+        let found = by(rules).map_err(|e| e.to_string());
+        match want {
+            Ok(drive) => assert_eq!(found.as_deref(), Ok(drive)),
+            Err(part) => {
+                assert!(found.as_ref().unwrap_err().contains(&part.replace(", has", ",")), "{found:?}")
+            }
+        }
+    }
+}
+
+#[test]
 fn the_least_full_drive_comes_first_even_if_another_has_more_room() {
     let mut large = drive("large", &[4000], 512);
     large.size_bytes = mib(10_000);
