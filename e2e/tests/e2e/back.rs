@@ -30,7 +30,7 @@ fn incremental(lab: &mut Lab) -> Result<()> {
     load.wait_for_progress(lab, &bed.consumer, 100, secs(60))?;
     load.stop(lab, &bed.consumer)?;
     let dirtied = bed.marked(lab)? * CHUNK;
-    ensure!(dirtied >= 8 * CHUNK && dirtied <= 16 * CHUNK, "{dirtied} bytes are marked: the load wrote to 8 MiB");
+    ensure!((8 * CHUNK..=16 * CHUNK).contains(&dirtied), "{dirtied} bytes are marked: the load wrote to 8 MiB");
 
     lab.power_on(&bed.target)?;
     bed.volume(lab).wait_whole(2)?;

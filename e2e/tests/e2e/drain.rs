@@ -115,7 +115,7 @@ fn wait_guarded(lab: &Lab, node: &str) -> Result<()> {
 }
 
 /// Kubelets, and a guard of every node.
-fn guarded(lab: &Lab) -> Result<Kubelet> {
+pub(crate) fn guarded(lab: &Lab) -> Result<Kubelet> {
     let kubelet = Kubelet::start(lab)?;
     for node in lab.nodes() {
         wait_guarded(lab, &node)?;

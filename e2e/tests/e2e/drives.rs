@@ -132,7 +132,7 @@ fn faults(lab: &mut Lab) -> Result<()> {
     guest.set_drives(DriveKind::Plain)?;
     guest.power_on()?;
     guest.wait_until_up()?;
-    ensure!(read(guest, "ubda", 32)? == "", "a write that was inside at a power cut was carried out");
+    ensure!(read(guest, "ubda", 32)?.is_empty(), "a write that was inside at a power cut was carried out");
     std::fs::File::options().write(true).open(&guest.machine.disks[0])?.set_len(128 << 20)?;
     let behind = guest.try_shell("dd if=/dev/ubda bs=4096 count=1 skip=40000 iflag=direct status=none of=/dev/null")?;
     ensure!(behind.code != 0, "what lies behind the end of the image reads as something");

@@ -11,9 +11,11 @@ mod doomed;
 mod door;
 mod drain;
 mod drives;
+mod evacuation;
 mod events;
 mod failover;
 mod faults;
+mod gitops;
 mod halves;
 mod host;
 mod kernels;
@@ -109,6 +111,8 @@ fn tests(matrix: &[Test]) -> Vec<Test> {
         drives::TESTS,
         door::TESTS,
         drain::TESTS,
+        evacuation::TESTS,
+        gitops::TESTS,
         tutorial::TESTS,
         rebuild::TESTS,
         quarantine::TESTS,
