@@ -47,7 +47,13 @@ test-api: prerequisites ## The API's rules, RBAC and admission policies against 
 
 .PHONY: test-e2e
 test-e2e: lab build ## Real kernels, a real control plane, faults and a verifying writer
-	@$(call logged,cargo test --locked --workspace --test e2e,e2e)
+	@rm -rf $${CARGO_TARGET_DIR:-target}/e2e/objects
+	@failed=0; $(call logged,cargo test --locked --workspace --test e2e,e2e) || failed=1; \
+	$(call logged,config/argocd/tests/run.sh $${CARGO_TARGET_DIR:-target}/e2e/objects,captured) || failed=1; exit $$failed
+
+.PHONY: captured
+captured: ## After `make test-e2e`: keep what our objects looked like in it for the tests of config/argocd
+	@config/argocd/tests/take.sh $${CARGO_TARGET_DIR:-target}/e2e/objects
 
 # Seeds of `make soak`, and the first of them.
 SEEDS ?= 100000
@@ -134,6 +140,7 @@ fmt: ## Format the Rust code
 lint: ## Check the format, clippy, and that what is generated is what the types say
 	@cargo fmt --all --check
 	@cargo clippy --locked --workspace --all-targets --all-features -- -D warnings
+	@cargo clippy --locked --workspace --all-features --test e2e -- -D warnings
 	@cargo run --locked -q -p meshstor-crds --bin crdgen -- --check crds
 	@cargo run --locked -q -p meshstor-crds --bin crdgen -- --check --reference docs/reference/api.md
 

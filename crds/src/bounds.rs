@@ -17,6 +17,23 @@ pub(crate) fn conditions(crd: &mut CustomResourceDefinition) {
     }
 }
 
+/// Kinds that people apply.
+const APPLIED: [&str; 4] = ["MeshNode", "MeshVolume", "NodeDrain", "ReplicaSetPolicy"];
+
+/// Gives an object that nobody has looked at yet `status.observedGeneration: -1`: readers of kstatus (Flux, `kubectl wait`) call one without a status
+/// current, as if there were nothing to wait for.
+pub(crate) fn unseen(crd: &mut CustomResourceDefinition) {
+    if !APPLIED.contains(&crd.spec.names.kind.as_str()) {
+        return;
+    }
+    for version in &mut crd.spec.versions {
+        let schema = version.schema.as_mut().and_then(|s| s.open_api_v3_schema.as_mut());
+        if let Some(status) = schema.and_then(|root| root.properties.as_mut()?.get_mut("status")) {
+            status.default = Some(JSON(json!({ "observedGeneration": -1 })));
+        }
+    }
+}
+
 fn bound(name: &str, field: &mut JSONSchemaProps) {
     let text = |field: &mut JSONSchemaProps, min, max| {
         field.min_length = min;

@@ -69,5 +69,6 @@ pub fn all() -> Vec<k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensio
         ReplicaSetPolicy::crd(),
     ];
     all.iter_mut().for_each(bounds::conditions);
+    all.iter_mut().for_each(bounds::unseen);
     all
 }

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Starts etcd and a kube-apiserver of the lab on loopback, with throwaway keys, applies crds/ and config/, runs
-# tests/api_server.rs against them, and stops both. Needs `e2e/lab/build.sh kube` to have run.
+# tests/api_server.rs and the tests of config/argocd against them, and stops both. Needs `e2e/lab/build.sh kube` to have run.
 set -euo pipefail
 
 repo=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd)
@@ -81,4 +81,7 @@ done
 kubectl apply -k "$repo/config/default" >"$dir/apply.log"
 kubectl wait --for=condition=Established --timeout=30s crd -l app.kubernetes.io/part-of=meshstor >>"$dir/apply.log"
 cd -- "$repo"
-cargo test --locked -p meshstor-crds --features api-server --test api_server -- "$@"
+rc=0
+cargo test --locked -p meshstor-crds --features api-server --test api_server -- "$@" || rc=1
+config/argocd/tests/run.sh || rc=1
+exit "$rc"

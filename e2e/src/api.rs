@@ -30,6 +30,11 @@ impl Api {
         Ok(Self { runtime, client })
     }
 
+    /// Keeps what our objects are like from now on ([`crate::captured`]).
+    pub fn capture(&self, directory: &Path) -> Result<()> {
+        crate::captured::watch(self.runtime.handle(), &self.client, directory)
+    }
+
     fn send(&self, method: Method, path: &str, body: Option<&Value>, content: &str) -> Result<Value> {
         let bytes = body.map_or_else(|| Ok(Vec::new()), serde_json::to_vec)?;
         let request = Request::builder().method(method).uri(path).header("content-type", content).body(bytes)?;

@@ -95,6 +95,7 @@ impl Lab {
         guests.iter_mut().try_for_each(Guest::power_on)?;
         let control = ControlPlane::start(&found, &dir, options.audit)?;
         let workloads = apply_manifests(&found, &control)?;
+        control.api.capture(&found.target.join("e2e/objects"))?;
         let mut lab = Self {
             dir,
             control,

@@ -10,6 +10,7 @@ pub mod api;
 pub mod artifacts;
 pub mod bed;
 pub mod bench;
+pub mod captured;
 pub mod certs;
 pub mod chaos;
 pub mod control_plane;

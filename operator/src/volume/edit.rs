@@ -42,10 +42,12 @@ pub fn with_term(attachment: &MeshAttachment, term: &Term, now: &Time) -> MeshAt
     let old = status.term.replace(term.clone());
     if old.is_some_and(|old| old.epoch != term.epoch) {
         let why = format!("epoch {} begins on node {}; those before it are being revoked", term.epoch, term.node);
-        let want = [Want::new(conditions::READY, false, conditions::REASON_REVOKING, why)];
-        let ready = conditions::apply(&status.conditions, &want, attachment.metadata.generation, now);
-        status.conditions.retain(|c| c.type_ != conditions::READY);
-        status.conditions.extend(ready);
+        let want = [(conditions::READY, false), (conditions::RECONCILING, true)]
+            .map(|(type_, status)| Want::new(type_, status, conditions::REASON_REVOKING, why.clone()));
+        let said = conditions::apply(&status.conditions, &want, attachment.metadata.generation, now);
+        let of_an_epoch = [conditions::READY, conditions::RECONCILING, conditions::STALLED];
+        status.conditions.retain(|c| !of_an_epoch.contains(&c.type_.as_str()));
+        status.conditions.extend(said);
     }
     new
 }
@@ -109,6 +111,7 @@ mod tests {
         let next = with_term(&attachment, &Term { epoch: term.epoch + 1, ..term }, &Time(now()));
         let said = next.status.unwrap().conditions;
         assert!(!conditions::is_true(&said, conditions::READY), "{said:?}");
-        assert_eq!(said.len(), 1);
+        assert!(conditions::is_true(&said, conditions::RECONCILING), "{said:?}");
+        assert_eq!(said.len(), 2);
     }
 }
