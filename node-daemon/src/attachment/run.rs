@@ -134,8 +134,12 @@ fn release(view: &View<'_>) -> Option<Step> {
     outside.filter_map(dead).next()
 }
 
-/// Members that MD has failed. Whose leg is unknown counts as none of S only while all of S works without it.
+/// Members that MD has failed. Whose leg is unknown counts as none of S only while all of S works without it. An array that serves nobody is
+/// left as it is: MD lets go of its last member never, and whatever else is to be done would wait for that.
 fn tidy(view: &View<'_>, array: &ArrayFacts) -> Option<Step> {
+    if array.is_dead() {
+        return None;
+    }
     let set_works = view.term()?.in_sync.iter().all(|n| view.legs.iter().any(|l| l.name() == n && view.works(l)));
     let gone = |m: &&crate::host::MemberFacts| {
         m.faulty && view.owner(m).map_or(set_works, |leg| !view.in_set(leg.name()) || view.works(leg))

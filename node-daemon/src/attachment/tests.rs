@@ -388,8 +388,16 @@ fn an_array_without_a_member_that_serves_ends_its_epoch() {
     bed.array.as_mut().unwrap().running = false;
     assert!(matches!(bed.plan(), Step::Evict { .. }), "MD calls it broken");
     bed.attachment.spec.node = None;
-    assert!(!matches!(bed.plan(), Step::Evict { .. }), "it goes as everything goes");
+    bed.array.as_mut().unwrap().running = true;
+    bed.term().in_sync = vec!["v-0".to_owned()];
+    bed.connections.clear();
+    bed.memory.names = [("nvme0n1".to_owned(), "v-1".to_owned())].into();
+    assert!(
+        matches!(bed.plan(), Step::StopArray { .. }),
+        "it goes as everything goes, and MD is asked for no member before"
+    );
     bed.attachment.spec.node = Some("n".to_owned());
+    bed.connections = Bed::new().connections;
     bed.memory.evicted = true;
     assert!(matches!(bed.plan(), Step::Disconnect { .. }));
     bed.connections.clear();
