@@ -106,7 +106,7 @@ pub struct Placement {
     pub drive_max_size: Option<String>,
     /// Only drives with logical sectors of one of these sizes in bytes: 512, 4096.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 2))]
+    #[schemars(length(max = 2), inner(range(min = 512, max = 4096)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     #[x_kube(validation = Rule::new("self.all(s, s == 512 || s == 4096)").message("spec.placement.driveSectorSizes: each must be 512 or 4096"))]
     pub drive_sector_sizes: Vec<i32>,
