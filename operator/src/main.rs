@@ -169,7 +169,7 @@ async fn run_volumes(
     ctx: Arc<Context>,
 ) {
     let (by_policy, by_node) = (controller.store(), controller.store());
-    let (by_face, by_drain) = (controller.store(), controller.store());
+    let (by_face, by_drain, known) = (controller.store(), controller.store(), ctx.drains.clone());
     let (digests, faces, asked) = (Mutex::default(), Mutex::default(), Mutex::default());
     let service = ctx.clone();
     let kubernetes = watcher(Api::<Node>::all(client.clone()), any()).default_backoff().touched_objects();
@@ -179,7 +179,7 @@ async fn run_volumes(
         .watches(Api::<MeshAttachment>::all(client.clone()), any(), |a| Some(ObjectRef::new(&a.name_any())))
         .watches(Api::<ReplicaSetPolicy>::all(client.clone()), any(), move |p| volumes_of(&by_policy, &p))
         .watches_stream(nodes, move |node| volumes_after(&by_node, &digests, &node))
-        .watches_stream(drains, move |drain| volumes_after_drain(&by_drain, &asked, &drain))
+        .watches_stream(drains, move |drain| volumes_after_drain(&by_drain, &known, &asked, &drain))
         .watches_stream(kubernetes, move |node| {
             let face = Face::of(&node);
             service.note_service(&node.name_any(), face.out_of_service && node.metadata.deletion_timestamp.is_none());
@@ -235,15 +235,22 @@ fn volumes_after_face(
     if old == Some(new) { Vec::new() } else { all(volumes) }
 }
 
-/// The volumes with a leg on the drain's node, when it asks for something else than before.
+/// What a drain asked for when volumes were last woken for it: of its UID, whether it is being deleted, whether its node may go.
+type Asked = (Option<String>, NodeDrainSpec, bool, bool);
+
+/// The volumes with a leg on the drain's node, when it asks for something else than before, or is gone. Another one of the same name is another one.
 fn volumes_after_drain(
     volumes: &Store<MeshVolume>,
-    asked: &Mutex<HashMap<String, (NodeDrainSpec, bool, bool)>>,
+    drains: &Store<NodeDrain>,
+    asked: &Mutex<HashMap<String, Asked>>,
     drain: &NodeDrain,
 ) -> Vec<ObjectRef<MeshVolume>> {
-    let new = (drain.spec.clone(), drain.metadata.deletion_timestamp.is_some(), released(drain));
-    let old = asked.lock().unwrap_or_else(PoisonError::into_inner).insert(drain.name_any(), new.clone());
-    if old.as_ref() == Some(&new) {
+    let uid = drain.metadata.uid.clone();
+    let there = drains.get(&ObjectRef::from_obj(drain)).is_some_and(|d| d.metadata.uid == uid);
+    let new = (uid, drain.spec.clone(), drain.metadata.deletion_timestamp.is_some(), released(drain));
+    let mut asked = asked.lock().unwrap_or_else(PoisonError::into_inner);
+    let old = if there { asked.insert(drain.name_any(), new.clone()) } else { asked.remove(&drain.name_any()) };
+    if there && old.as_ref() == Some(&new) {
         return Vec::new();
     }
     let here = |v: &MeshVolume| v.status.iter().flat_map(|s| &s.legs).any(|leg| leg.node == drain.spec.node);
