@@ -79,7 +79,16 @@ for ((tenths = 0; ; tenths++)); do
 done
 
 kubectl apply -k "$repo/config/default" >"$dir/apply.log"
-kubectl wait --for=condition=Established --timeout=30s crd -l app.kubernetes.io/part-of=meshstor >>"$dir/apply.log"
+# kubectl ends with an error on a CRD that has no conditions yet.
+for ((tenths = 0; ; tenths++)); do
+	if kubectl wait --for=condition=Established --timeout=30s crd -l app.kubernetes.io/part-of=meshstor >>"$dir/apply.log" 2>&1; then break; fi
+	if ((tenths > 300)); then
+		tail -n 5 "$dir/apply.log" >&2
+		echo "test-api: the CRDs were not established" >&2
+		exit 1
+	fi
+	sleep 0.1
+done
 cd -- "$repo"
 rc=0
 cargo test --locked -p meshstor-crds --features api-server --test api_server -- "$@" || rc=1

@@ -96,10 +96,12 @@ impl ControlPlane {
 
     fn wait_until_ready(&mut self) -> Result<()> {
         wait_for("the API server to be ready", secs(90), || {
-            self.etcd.check()?;
-            self.apiserver.check()?;
-            Ok(if self.api.text("/readyz")? == "ok" { Look::Done(()) } else { Look::NotYet("not ok".into()) })
-        })
+            // Nobody starts them again: who has ended is not waited for.
+            if let Err(ended) = self.etcd.check().and_then(|()| self.apiserver.check()) {
+                return Ok(Look::Done(Err(ended)));
+            }
+            Ok(if self.api.text("/readyz")? == "ok" { Look::Done(Ok(())) } else { Look::NotYet("not ok".into()) })
+        })?
     }
 
     /// `kill -9` of the API server and of etcd.

@@ -346,10 +346,14 @@ impl Guest {
 }
 
 impl Drop for Guest {
-    /// Before its drives go: a guest that waits for one of them would not end.
+    /// Before its drives go: a guest that waits for one of them would not end. Its own drives go with it: they are gigabytes, and the
+    /// next lab begins with empty ones.
     fn drop(&mut self) {
         if self.is_on() {
             let _ = self.cut_power();
+        }
+        for disk in images(&self.machine.dir) {
+            let _ = std::fs::remove_file(disk);
         }
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -86,6 +86,7 @@ impl Lab {
             }
             _ => std::fs::create_dir_all(dir.join("logs"))?,
         }
+        must_have_room(&dir)?;
         let runner = Arc::new(Uml { kernel: found.kernel.clone(), root: found.root.clone() });
         let mut guests = (1..=options.guests)
             .map(|number| Guest::new(&found, &dir, number, options.drive_bytes, runner.clone()))
@@ -401,6 +402,24 @@ fn lock(path: &Path) -> Result<File> {
     Ok(file)
 }
 
+/// Free space in bytes without which no lab begins: what the drives of three nodes hold in the largest tests, with some to spare. A full
+/// disk looks like a broken drive, or like an etcd that does not start.
+const ROOM: u64 = 4 << 30;
+
+fn must_have_room(dir: &Path) -> Result<()> {
+    let fs = rustix::fs::statvfs(dir).with_context(|| format!("free space of {}", dir.display()))?;
+    let free = fs.f_bavail.saturating_mul(fs.f_frsize);
+    if free < ROOM {
+        bail!(
+            "{} has {:.1} GiB free, and the drives of a lab need {} GiB: make room, or let CARGO_TARGET_DIR name another file system",
+            dir.display(),
+            free as f64 / f64::from(1 << 30),
+            ROOM >> 30
+        );
+    }
+    Ok(())
+}
+
 fn kubectl(found: &Prerequisites, kubeconfig: &Path) -> Command {
     let mut command = Command::new(found.kube.join("kubectl"));
     command.arg("--kubeconfig").arg(kubeconfig).arg("--cache-dir=/dev/shm/kubectl").current_dir(&found.repo);
@@ -411,7 +430,10 @@ fn kubectl(found: &Prerequisites, kubeconfig: &Path) -> Command {
 fn apply_manifests(found: &Prerequisites, control: &ControlPlane) -> Result<Workloads> {
     let kubectl = |args: &[&str]| run(kubectl(found, &control.admin).args(args));
     kubectl(&["apply", "-f", "crds/"])?;
-    kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "crd", "--all"])?;
+    // kubectl ends with an error on a CRD that has no conditions yet.
+    wait_for("the CRDs to be established", secs(60), || {
+        kubectl(&["wait", "--for=condition=Established", "--timeout=20s", "crd", "--all"]).map(|_| Look::Done(()))
+    })?;
     kubectl(&["apply", "-k", "config/default"])?;
     say!("CRDs, RBAC, admission policies and workloads are applied");
     let read = |kind: &str| -> Result<Workload> {

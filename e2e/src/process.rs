@@ -51,7 +51,7 @@ impl Process {
     /// An error with the end of its log if it is no longer there.
     pub fn check(&mut self) -> Result<()> {
         if let Some(status) = self.child.try_wait()? {
-            bail!("{} ended ({status}):\n{}", self.name, tail(&self.log, 15));
+            bail!("{} ended ({status}):\n{}", self.name, last_words(&self.log, 15));
         }
         Ok(())
     }
@@ -106,6 +106,18 @@ pub fn tail(path: &Path, lines: usize) -> String {
     let text = String::from_utf8_lossy(&bytes);
     let all: Vec<&str> = text.lines().collect();
     all[all.len().saturating_sub(lines)..].join("\n")
+}
+
+/// What a process said when it ended, at most `lines` lines: those from a panic on, for the reason stands above a long trace; else its last.
+fn last_words(path: &Path, lines: usize) -> String {
+    let end = tail(path, 300);
+    let panics = |line: &str| {
+        line.starts_with("panic: ") || line.contains("\"level\":\"panic\"") || line.contains("\"level\":\"fatal\"")
+    };
+    match end.lines().position(panics) {
+        Some(first) => end.lines().skip(first).take(lines).collect::<Vec<_>>().join("\n"),
+        None => tail(path, lines),
+    }
 }
 
 /// Runs a program to its end and gives its standard output.

@@ -11,11 +11,11 @@ use kube::runtime::watcher::{self, watcher};
 use kube::runtime::{WatchStreamExt as _, reflector as reflect};
 use kube::{Api, Client, ResourceExt as _};
 use meshstor_crds::{
-    DrainMode, MeshAttachment, MeshNode, MeshReplica, MeshVolume, NodeDrain, NodeDrainSpec, ReplicaSetPolicy,
-    WATCH_SECONDS,
+    DrainMode, MeshAttachment, MeshNode, MeshReplica, MeshVolume, NodeDrain, ReplicaSetPolicy, WATCH_SECONDS,
 };
 use meshstor_operator::context::Context;
-use meshstor_operator::drain::world::{Settings, released};
+use meshstor_operator::drain::asked::Asked;
+use meshstor_operator::drain::world::Settings;
 use meshstor_operator::leader::{Elector, Leadership};
 use meshstor_operator::node::{Digest, Face};
 use meshstor_operator::{drain, policy, volume};
@@ -235,22 +235,15 @@ fn volumes_after_face(
     if old == Some(new) { Vec::new() } else { all(volumes) }
 }
 
-/// What a drain asked for when volumes were last woken for it: of its UID, whether it is being deleted, whether its node may go.
-type Asked = (Option<String>, NodeDrainSpec, bool, bool);
-
-/// The volumes with a leg on the drain's node, when it asks for something else than before, or is gone. Another one of the same name is another one.
+/// The volumes with a leg on the drain's node, when it asks for something else than before, or is gone.
 fn volumes_after_drain(
     volumes: &Store<MeshVolume>,
     drains: &Store<NodeDrain>,
-    asked: &Mutex<HashMap<String, Asked>>,
+    asked: &Mutex<Asked>,
     drain: &NodeDrain,
 ) -> Vec<ObjectRef<MeshVolume>> {
-    let uid = drain.metadata.uid.clone();
-    let there = drains.get(&ObjectRef::from_obj(drain)).is_some_and(|d| d.metadata.uid == uid);
-    let new = (uid, drain.spec.clone(), drain.metadata.deletion_timestamp.is_some(), released(drain));
-    let mut asked = asked.lock().unwrap_or_else(PoisonError::into_inner);
-    let old = if there { asked.insert(drain.name_any(), new.clone()) } else { asked.remove(&drain.name_any()) };
-    if there && old.as_ref() == Some(&new) {
+    let known = drains.get(&ObjectRef::from_obj(drain));
+    if !asked.lock().unwrap_or_else(PoisonError::into_inner).changed(drain, known.as_deref()) {
         return Vec::new();
     }
     let here = |v: &MeshVolume| v.status.iter().flat_map(|s| &s.legs).any(|leg| leg.node == drain.spec.node);

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/util/yaml"
@@ -19,6 +20,15 @@ const argoCD = "github.com/argoproj/argo-cd/v3@v3.4.13"
 // kubectl is that of the lab, as administrator of an API server that has config/default: crds/tests/with-api-server.sh says where.
 func kubectl(t *testing.T, stdin string, args ...string) string {
 	t.Helper()
+	out, err := tryKubectl(t, stdin, args...)
+	if err != nil {
+		t.Fatalf("kubectl %v: %v\n%s", args, err, out)
+	}
+	return out
+}
+
+func tryKubectl(t *testing.T, stdin string, args ...string) (string, error) {
+	t.Helper()
 	program, config := os.Getenv("MESHSTOR_TEST_KUBECTL"), os.Getenv("MESHSTOR_TEST_KUBECONFIG")
 	if program == "" || config == "" {
 		t.Fatal("there is no API server: `make test-api` starts one")
@@ -26,10 +36,21 @@ func kubectl(t *testing.T, stdin string, args ...string) string {
 	command := exec.Command(program, append([]string{"--kubeconfig", config}, args...)...)
 	command.Stdin = strings.NewReader(stdin)
 	out, err := command.CombinedOutput()
-	if err != nil {
-		t.Fatalf("kubectl %v: %v\n%s", args, err, out)
+	return string(out), err
+}
+
+// established waits for a CRD. `kubectl wait` ends with an error on one that has no conditions yet.
+func established(t *testing.T, crd string) {
+	t.Helper()
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+		out, err := tryKubectl(t, "", "wait", "--for=condition=Established", "--timeout=20s", crd)
+		if err == nil {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%s is not established: %s", crd, out)
+		}
 	}
-	return string(out)
 }
 
 func documents(t *testing.T, text string) []*unstructured.Unstructured {
@@ -105,7 +126,7 @@ func TestTheApplications(t *testing.T) {
 	definition := filepath.Join(module.Dir, "manifests/crds/application-crd.yaml")
 	kubectl(t, "", "apply", "--server-side", "-f", definition)
 	defer kubectl(t, "", "delete", "-f", definition)
-	kubectl(t, "", "wait", "--for=condition=Established", "crd/applications.argoproj.io")
+	established(t, "crd/applications.argoproj.io")
 	said := kubectl(t, "", "create", "--dry-run=server", "--validate=strict", "--namespace=default", "-f", sample(t))
 	if strings.Count(said, "created (server dry run)") != 2 {
 		t.Error(said)

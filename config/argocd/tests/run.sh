@@ -14,7 +14,8 @@ trap 'rm -f -- "$out"' EXIT
 rc=0
 (cd -- "$here" && go vet ./... && go test -count=1 -v "${only[@]}" ./...) 2>&1 | tee -- "$out" || rc=1
 passed=$(grep -c '^--- PASS' "$out" || true) failed=$(grep -c '^--- FAIL' "$out" || true)
-if ((rc && failed == 0)); then failed=1; fi
+# What did not compile, and a filter that chose nothing, are failures too.
+if (((rc || passed == 0) && failed == 0)); then failed=1 rc=1; fi
 if ((failed)); then word=FAILED; else word=ok; fi
 echo "test result: $word. $passed passed; $failed failed;"
 exit "$rc"

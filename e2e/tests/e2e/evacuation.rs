@@ -216,36 +216,34 @@ fn no_place(lab: &mut Lab) -> Result<()> {
     lab.start_daemon(&free)
 }
 
-/// I5: whoever comes after an operator that died goes on where it was.
-fn operator_killed(lab: &mut Lab) -> Result<()> {
+/// One evacuation after another, each until `then` comes between at another stage.
+fn at_each_stage(lab: &mut Lab, name: &str, then: fn(&mut Lab) -> Result<()>) -> Result<()> {
     let _kubelet = guarded(lab)?;
-    let bed = Bed::new(lab, "orphaned", 256)?;
+    let bed = Bed::new(lab, name, 256)?;
     for stage in Stage::ALL {
         let (node, _) = bed.others(lab)?;
         begin(lab, &node)?;
         stage.wait(&bed, lab, &node)?;
-        lab.kill_operator()?;
-        pause(secs(1));
-        lab.start_operator()?;
-        wait_drain(lab, "Succeeded")?;
+        then(lab)?;
         call_off(lab)?;
         bed.rests(lab)?;
     }
     bed.end(lab, 2)
 }
 
+/// I5: whoever comes after an operator that died goes on where it was.
+fn operator_killed(lab: &mut Lab) -> Result<()> {
+    at_each_stage(lab, "orphaned", |lab| {
+        lab.kill_operator()?;
+        pause(secs(1));
+        lab.start_operator()?;
+        wait_drain(lab, "Succeeded").map(drop)
+    })
+}
+
 /// I4: whenever it is called off, the volume is left with two whole copies and nothing else.
 fn called_off(lab: &mut Lab) -> Result<()> {
-    let _kubelet = guarded(lab)?;
-    let bed = Bed::new(lab, "called-off", 256)?;
-    for stage in Stage::ALL {
-        let (node, _) = bed.others(lab)?;
-        begin(lab, &node)?;
-        stage.wait(&bed, lab, &node)?;
-        call_off(lab)?;
-        bed.rests(lab)?;
-    }
-    bed.end(lab, 2)
+    at_each_stage(lab, "called-off", |_| Ok(()))
 }
 
 /// I1: the copy that leaves dies before another has everything: the one that is left has it, and the node is emptied when it is back.

@@ -384,6 +384,8 @@ fn an_array_without_a_member_that_serves_ends_its_epoch() {
     fails(&mut bed, 1);
     assert!(matches!(bed.plan(), Step::RecordLoss { leg, .. } if leg == "v-1"), "the other one works");
     fails(&mut bed, 0);
+    assert!(!matches!(bed.plan(), Step::Evict { .. }), "MD lacks nobody: the look was torn");
+    bed.array.as_mut().unwrap().degraded = 2;
     assert!(matches!(bed.plan(), Step::Evict { .. }));
     bed.array.as_mut().unwrap().running = false;
     assert!(matches!(bed.plan(), Step::Evict { .. }), "MD calls it broken");
@@ -408,7 +410,7 @@ fn an_array_without_a_member_that_serves_ends_its_epoch() {
 
 #[test]
 fn an_array_is_dead_when_one_of_its_mirror_sets_is() {
-    let mut array = Bed::new().array.unwrap();
+    let mut array = ArrayFacts { degraded: 2, ..Bed::new().array.unwrap() };
     assert!(!array.is_dead());
     array.members[0].in_sync = false;
     assert!(!array.is_dead(), "one is enough");

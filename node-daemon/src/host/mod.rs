@@ -284,8 +284,14 @@ pub struct ArrayFacts {
 impl ArrayFacts {
     /// A mirror set has no member that could serve a request: each has failed, or its device is gone. MD keeps its last member without a
     /// device for ever, and ends every request with an error.
+    ///
+    /// Members are read one after another: where one takes another's place meanwhile, the new one may be seen before it is in sync and the
+    /// old one after it has failed. MD counts whom it lacks in one number, and a look that does not fit that proves nothing.
     pub fn is_dead(&self) -> bool {
         let set_slots = self.set_slots.unwrap_or(self.slots).max(1);
+        if self.degraded < set_slots {
+            return false;
+        }
         let serves = |m: &MemberFacts, set: u32| m.in_sync && !m.faulty && m.slot.is_some_and(|s| s / set_slots == set);
         (0..self.slots / set_slots).any(|set| !self.members.iter().any(|m| serves(m, set)))
     }

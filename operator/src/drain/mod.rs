@@ -5,6 +5,7 @@
 //! seen anew each time, and the one decision that others rely on, that a node may go, is in `status.releasedAt`.
 
 pub mod apply;
+pub mod asked;
 pub mod decision;
 pub mod guard;
 pub mod leaving;
