@@ -98,14 +98,14 @@ pub struct Placement {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 32))]
     #[x_kube(validation = Rule::new("isQuantity(self)").message("spec.placement.driveMinSize: not a quantity; write it like 1Ti"))]
-    #[x_kube(validation = Rule::new("!isQuantity(self) || (quantity(self).isInteger() && quantity(self).sign() == 1)")
+    #[x_kube(validation = Rule::new("!isQuantity(self) || (quantity(self).isInteger() && quantity(self).isGreaterThan(quantity('0')))")
         .message("spec.placement.driveMinSize: must be a whole number of bytes, and more than none"))]
     pub drive_min_size: Option<String>,
     /// Only drives of at most this size.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 32))]
     #[x_kube(validation = Rule::new("isQuantity(self)").message("spec.placement.driveMaxSize: not a quantity; write it like 8Ti"))]
-    #[x_kube(validation = Rule::new("!isQuantity(self) || (quantity(self).isInteger() && quantity(self).sign() == 1)")
+    #[x_kube(validation = Rule::new("!isQuantity(self) || (quantity(self).isInteger() && quantity(self).isGreaterThan(quantity('0')))")
         .message("spec.placement.driveMaxSize: must be a whole number of bytes, and more than none"))]
     pub drive_max_size: Option<String>,
     /// Only drives with logical sectors of one of these sizes in bytes: 512, 4096.
