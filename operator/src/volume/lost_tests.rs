@@ -36,6 +36,12 @@ fn the_taint_is_a_word_for_a_move_and_not_for_a_restart() {
     assert_eq!(steps(&both), [""; 0], "no epoch begins on a node that is out of service");
     let nowhere = ["write the record: epoch 4 Revoking on n1, in sync v-0,v-1"];
     assert_eq!(steps(&wanted_on(tainted(attached(), "n1"), None)), nowhere, "cut off at the legs, and nothing starts");
+    let mut cut = wanted_on(tainted(with_term(4, TermPhase::Revoking, &["v-0", "v-1"]), "n1"), None);
+    assert_eq!(steps(&cut), [""; 0], "I4: once, however long the taint stays");
+    cut.volume.metadata.deletion_timestamp = Some(meshstor_crds::Time(now()));
+    term_mut(&mut cut).epoch = 3;
+    let retired = ["write the record: epoch 3 Retired on n1, in sync v-0,v-1"];
+    assert_eq!(steps(&cut), retired, "and what is deleted then goes");
 }
 
 /// Rule 2: the legs of what was given up are hardly awaited, and only those; what starts has confirmed.

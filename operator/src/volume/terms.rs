@@ -32,8 +32,9 @@ pub fn first(world: &World) -> Option<Term> {
 pub fn next(world: &World) -> Option<Term> {
     let term = world.term().filter(|t| t.phase != TermPhase::Retired)?;
     let node = match world.wanted() {
-        // Wanted nowhere, and its consumer given up: cut it off at the legs.
-        None => (world.given_up() && world.ended().is_none()).then_some(term.node.as_str())?,
+        // Wanted nowhere, and its consumer given up: cut it off at the legs, once.
+        None => (world.given_up() && world.ended().is_none() && term.phase != TermPhase::Revoking)
+            .then_some(term.node.as_str())?,
         Some(node) if node == term.node => restart(world).then_some(node)?,
         Some(node) => world.over().then_some(node)?,
     };
