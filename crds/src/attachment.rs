@@ -83,6 +83,18 @@ pub struct MeshAttachmentStatus {
     /// The array as the consumer's daemon sees it, while there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub array: Option<ArrayStatus>,
+    /// Node on which the array is to run while the volume is wanted nowhere, because a copy of it is to be made; nothing is mounted there.
+    /// The operator's; `spec.node` goes before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub copy_on: Option<String>,
+}
+
+impl MeshAttachment {
+    /// The node on which an array of the volume is to run: where somebody wants it, else where a copy of it is to be made.
+    pub fn runs_on(&self) -> Option<&str> {
+        self.spec.node.as_deref().or_else(|| self.status.as_ref()?.copy_on.as_deref())
+    }
 }
 
 /// The record that decides who may write. `SAFETY.md` says who may change what of it.

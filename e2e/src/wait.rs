@@ -16,6 +16,16 @@ pub enum Look<T> {
     NotYet(String),
 }
 
+impl<T> Look<T> {
+    /// With another value, if it is done.
+    pub fn map<U>(self, of: impl FnOnce(T) -> U) -> Look<U> {
+        match self {
+            Self::Done(value) => Look::Done(of(value)),
+            Self::NotYet(seen) => Look::NotYet(seen),
+        }
+    }
+}
+
 /// `Done(())` if `done`, else `NotYet(seen)`.
 pub fn when(done: bool, seen: impl Into<String>) -> Look<()> {
     if done { Look::Done(()) } else { Look::NotYet(seen.into()) }

@@ -229,6 +229,7 @@ impl Sim<'_> {
             self.drive_error();
         }
         self.some_person(mix, node);
+        self.move_some_leg();
     }
 
     fn operator_fault(&mut self, mix: &Mix) {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use kube::ResourceExt as _;
 use meshstor_crds::conditions;
 use meshstor_node_daemon::host::Host as _;
 
@@ -62,7 +63,12 @@ impl Sim<'_> {
         if self.deleting() {
             return self.is_gone();
         }
-        let wanted = self.attachment().and_then(|a| a.spec.node.clone());
+        let attachment = self.attachment();
+        let copy_on = attachment.as_ref().and_then(|a| a.status.as_ref()?.copy_on.clone());
+        if let Some(node) = copy_on {
+            return Err(format!("I4: at rest, and an array still runs on {node} for a copy"));
+        }
+        let wanted = attachment.and_then(|a| a.spec.node.clone());
         let said = self.volume().and_then(|v| v.status.clone()).unwrap_or_default();
         let ready = said.conditions.iter().find(|c| c.type_ == conditions::READY);
         let ready = ready.map(|c| (c.status.clone(), c.reason.clone())).unwrap_or_default();
@@ -77,6 +83,14 @@ impl Sim<'_> {
         }
         if let Some(node) = NODES.into_iter().find(|n| wanted.as_deref() != Some(*n) && self.litter(n)) {
             return Err(format!("I4: at rest, and something is left on {node}"));
+        }
+        let in_sync = self.term().map(|t| t.in_sync).unwrap_or_default();
+        let legs: Vec<_> = self.net.state().replicas.objects.values().cloned().collect();
+        if let Some(leg) = legs.iter().find(|l| l.spec.replaces.is_some() && !in_sync.contains(&l.name_any())) {
+            return Err(format!("I4: at rest, and {} was never copied to", leg.name_any()));
+        }
+        if legs.iter().any(|l| l.spec.replaces.is_some()) {
+            self.count("heir in sync");
         }
         let all = said.legs.len();
         let copies = self.term().map_or(all, |t| t.in_sync.len());

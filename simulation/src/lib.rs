@@ -24,6 +24,9 @@ mod sim;
 
 use std::collections::BTreeMap;
 
+/// From this seed on a person moves legs too. Seeds below do what they did before there was one.
+pub const MOVES: u64 = 1 << 32;
+
 /// A bug that is put in between, to see that the oracle notices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bug {

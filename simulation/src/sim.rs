@@ -51,6 +51,10 @@ pub(crate) struct Sim<'r> {
     pub(crate) writes: bool,
     /// Nothing goes wrong now.
     calm: bool,
+    /// What a person who moves legs does next; none in a run without one.
+    pub(crate) moves: Option<fastrand::Rng>,
+    /// An array runs for a copy alone.
+    copies: bool,
 }
 
 impl<'r> Sim<'r> {
@@ -92,6 +96,8 @@ impl<'r> Sim<'r> {
             started: 0,
             writes: true,
             calm: false,
+            moves: (seed >= crate::MOVES).then(|| fastrand::Rng::with_seed(!seed)),
+            copies: false,
         };
         NODES.iter().for_each(|node| sim.start(node, CrashPoint::never()));
         sim.start_operator(CrashPoint::never());
@@ -235,6 +241,27 @@ impl<'r> Sim<'r> {
         self.person(|a| a.spec.lost = Some(lost));
     }
 
+    /// A person asks a leg to leave its place, or takes that back.
+    pub(crate) fn move_some_leg(&mut self) {
+        let Some(rng) = &mut self.moves else { return };
+        if rng.u32(0..1000) >= 15 {
+            return;
+        }
+        let mut state = self.net.state();
+        let legs: Vec<_> = state.replicas.objects.values().cloned().collect();
+        let Some(leg) = rng.choice(&legs) else { return };
+        let mut next = (**leg).clone();
+        next.spec.replace = !next.spec.replace;
+        let asked = next.spec.replace;
+        let name = next.metadata.name.clone().unwrap_or_default();
+        let done = state.replace(next, false, &By::Person).is_ok();
+        drop(state);
+        if done {
+            self.say(|| format!("{name} is asked to {}", if asked { "leave" } else { "stay" }));
+            self.count("leg asked to leave or stay");
+        }
+    }
+
     pub(crate) fn delete(&mut self) {
         self.say(|| "the volume is deleted".to_owned());
         drop(self.net.state().delete::<MeshVolume>(VOLUME, None, None));
@@ -292,6 +319,13 @@ impl<'r> Sim<'r> {
         }
         let answers: Vec<&str> = self.daemons.keys().copied().collect();
         let calm = self.calm.then_some(answers.as_slice());
+        let copies = self
+            .attachment()
+            .is_some_and(|a| a.status.as_ref().is_some_and(|s| s.copy_on.is_some() && s.array.is_some()));
+        if copies && !self.copies {
+            self.count("copied while nobody used it");
+        }
+        self.copies = copies;
         let looked = Looked { fabric: &self.fabric, uid: &self.uid, array: self.array, since, calm };
         self.oracle.check(looked, &mut self.net.state())
     }

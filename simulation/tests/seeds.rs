@@ -7,11 +7,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use meshstor_simulation::{Options, Outcome, replay, run};
+use meshstor_simulation::{MOVES, Options, Outcome, replay, run};
 
 /// Seeds that failed once: always run.
 const REGRESSIONS: &str = include_str!("../regressions.txt");
 const SEEDS: u64 = 10_000;
+/// One in so many runs is one in which legs are moved.
+const MOVED: u64 = 5;
 /// Failures after which no more are looked for.
 const MOST: usize = 10;
 
@@ -67,6 +69,10 @@ fn no_seed_breaks_an_invariant() {
     let (first, count) = (number("FIRST", 1), number("SEEDS", SEEDS));
     let mut seeds = if count >= SEEDS { regressions() } else { Vec::new() };
     seeds.extend(first..first.saturating_add(count));
+    if count >= SEEDS {
+        let first = MOVES.saturating_add(first);
+        seeds.extend(first..first.saturating_add(count / MOVED));
+    }
     let begun = Instant::now();
     let counts = all(&seeds);
     println!("{} seeds in {:.0} s", seeds.len(), begun.elapsed().as_secs_f64());
@@ -90,6 +96,9 @@ fn no_seed_breaks_an_invariant() {
             "deleted",
             "flushes acknowledged",
             "step refused by a host",
+            "leg asked to leave or stay",
+            "heir in sync",
+            "copied while nobody used it",
         ] {
             assert!(fired(fault), "{fault}: it never happened");
         }

@@ -167,12 +167,12 @@ fn drain(lab: &Lab) -> Result<Value> {
     lab.control.api.get(&ours("nodedrains", "empty"))
 }
 
-fn begin(lab: &Lab, node: &str) -> Result<()> {
+pub(crate) fn begin(lab: &Lab, node: &str) -> Result<()> {
     lab.apply(&json!({ "apiVersion": "meshstor.io/v1alpha1", "kind": "NodeDrain", "metadata": { "name": "empty" },
         "spec": { "node": node, "mode": "Evacuate" } }))
 }
 
-fn wait_drain(lab: &Lab, reason: &str) -> Result<Value> {
+pub(crate) fn wait_drain(lab: &Lab, reason: &str) -> Result<Value> {
     wait_for(&format!("the drain to say {reason}"), secs(120), || {
         let drain = drain(lab)?;
         let said = condition(&drain, "Ready")["reason"] == reason;
@@ -180,7 +180,7 @@ fn wait_drain(lab: &Lab, reason: &str) -> Result<Value> {
     })
 }
 
-fn call_off(lab: &Lab) -> Result<()> {
+pub(crate) fn call_off(lab: &Lab) -> Result<()> {
     lab.kubectl(&["delete", "nodedrain", "empty"]).map(drop)
 }
 

@@ -18,6 +18,7 @@ mod faults;
 mod gitops;
 mod halves;
 mod host;
+mod idle;
 mod kernels;
 mod leaders;
 mod life;
@@ -112,6 +113,7 @@ fn tests(matrix: &[Test]) -> Vec<Test> {
         door::TESTS,
         drain::TESTS,
         evacuation::TESTS,
+        idle::TESTS,
         gitops::TESTS,
         tutorial::TESTS,
         rebuild::TESTS,

@@ -171,7 +171,7 @@ fn ended(view: &View<'_>, reason: EndedReason) -> Vec<Want> {
         let reason = if failure.conflict { c::REASON_CONFLICT } else { c::REASON_HOST_ERROR };
         return said(reason, failure.message.clone());
     }
-    match &view.attachment.spec.node {
+    match view.attachment.runs_on() {
         None => ready("detached", c::REASON_DETACHED),
         Some(node) if node == view.me => {
             busy(c::REASON_ATTACHING, format!("the last epoch ended ({reason:?}); waits for the next"))
@@ -213,7 +213,7 @@ fn running(view: &View<'_>, term: &Term, status: &MeshAttachmentStatus) -> Vec<W
     if view.array.is_some_and(|a| !a.running) {
         return stalled(c::REASON_HOST_ERROR, "the array does not run; detach it when nobody uses it".to_owned());
     }
-    if view.attachment.spec.mount_path.is_some() && array.mount_path != view.attachment.spec.mount_path {
+    if view.mount_path().is_some_and(|path| array.mount_path.as_ref() != Some(path)) {
         return busy(c::REASON_ATTACHING, "waits to be mounted".to_owned());
     }
     let held = |m: &&Member| m.state == MemberState::Held && term.in_sync.contains(&m.leg);

@@ -192,7 +192,7 @@ fn mount(view: &View<'_>, array: &ArrayFacts) -> Option<Step> {
     if !published(view) {
         return None;
     }
-    let wanted = view.attachment.spec.mount_path.as_ref().map(std::path::PathBuf::from);
+    let wanted = view.mount_path().map(std::path::PathBuf::from);
     let old = view.status().array.and_then(|a| a.mount_path).map(std::path::PathBuf::from);
     if let Some(at) = old.filter(|o| wanted.as_ref() != Some(o) && array.mounts.contains(o)) {
         return Some(Step::Unmount { at });

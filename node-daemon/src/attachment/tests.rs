@@ -743,6 +743,26 @@ fn a_stop_is_no_loss() {
     assert_eq!(status.array.unwrap().members.len(), 2);
 }
 
+/// I2: where the array runs for a copy alone nothing is mounted, and whoever wants the volume goes before it.
+#[test]
+fn an_array_that_runs_for_a_copy_is_mounted_nowhere() {
+    let mut bed = Bed::new();
+    bed.attachment.spec.mount_path = Some("/data".to_owned());
+    bed.quiet();
+    assert!(matches!(bed.plan(), Step::Mount { .. }), "{}", bed.plan());
+    bed.attachment.spec.node = None;
+    assert!(matches!(bed.plan(), Step::StopArray { .. }), "{}", bed.plan());
+    bed.attachment.status.as_mut().unwrap().copy_on = Some("n".to_owned());
+    assert_eq!(bed.quiet(), Step::Settled);
+    let ready = |bed: &Bed| {
+        let all = &bed.attachment.status.as_ref().unwrap().conditions;
+        all.iter().find(|c| c.type_ == "Ready").map(|c| (c.status.clone(), c.reason.clone()))
+    };
+    assert_eq!(ready(&bed), Some(("True".to_owned(), "Attached".to_owned())));
+    bed.attachment.spec.node = Some("m".to_owned());
+    assert!(matches!(bed.plan(), Step::StopArray { .. }), "{}", bed.plan());
+}
+
 #[test]
 fn a_target_is_told_whose_writes_are_held() {
     // Rule 9: only a leg of S, in its epoch, is let in once more.

@@ -210,7 +210,13 @@ impl<'a> View<'a> {
     }
 
     pub(super) fn wanted(&self) -> bool {
-        self.attachment.spec.node.as_deref() == Some(self.me)
+        self.attachment.runs_on() == Some(self.me)
+    }
+
+    /// Where the filesystem is to be mounted: nowhere while the array runs for a copy alone.
+    pub(super) fn mount_path(&self) -> Option<&'a String> {
+        let spec = &self.attachment.spec;
+        spec.mount_path.as_ref().filter(|_| spec.node.as_deref() == Some(self.me))
     }
 
     /// The epoch is this node's, claimed by this process.

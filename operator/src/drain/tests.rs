@@ -263,15 +263,22 @@ fn how_far_a_leg_that_leaves_is() {
     array.resync = Some(resync.clone());
     let said = moves(volume.clone());
     assert_eq!((said.state, said.resync), (DrainVolumeState::Moving, Some(resync)));
-    let world = world(vec![drain("n2", DrainMode::Evacuate)], vec![volume.clone()]);
-    let message = status_message(&world);
+    let message = status_message(&world(vec![drain("n2", DrainMode::Evacuate)], vec![volume.clone()]));
     assert!(message.contains("0 of 1 volumes are ready") && message.contains("40 %, about 30 s left"), "{message}");
     let attachment = volume.attachment.as_mut().unwrap();
     attachment.spec.node = None;
     let status = attachment.status.as_mut().unwrap();
     status.ended = Some(meshstor_crds::Ended { epoch: 3, reason: meshstor_crds::EndedReason::Detached });
-    let said = moves(volume);
-    assert!(said.state == DrainVolumeState::Blocked && said.message.contains("attach it"), "{said:?}");
+    let said = moves(volume.clone());
+    assert!(said.state == DrainVolumeState::Moving && !said.message.contains("attach"), "{said:?}");
+    // Detached, and without a node that could copy.
+    volume.nodes.retain(|node| node.name_any() != "n1");
+    let mut alone = world(vec![drain("n2", DrainMode::Evacuate)], Vec::new());
+    alone.nodes.retain(|node| node.name_any() != "n1");
+    volume.drains = alone.drains.iter().cloned().map(Arc::new).collect();
+    alone.volumes = vec![volume];
+    let said = decide(&alone)[0].waits[0].clone();
+    assert!(said.state == DrainVolumeState::Blocked && said.message.contains("v-0 on n1 does not answer"), "{said:?}");
 }
 
 fn status_message(world: &World) -> String {

@@ -1,6 +1,7 @@
 //! How far one volume is with one drain: the smallest question of a drain. Pure.
 
 use super::leaving::{copies_without, least, moves, policy};
+use crate::volume::copying;
 use crate::volume::replacing;
 use crate::volume::seats::{member, retired};
 use crate::volume::world::World;
@@ -68,13 +69,17 @@ fn moving(world: &World, drain: &NodeDrain) -> Option<DrainVolume> {
     }
     let takes = |heir: &&MeshReplica| heir.spec.replaces.as_ref() == Some(&leg.name_any()) && !retired(world, heir);
     let Some(heir) = world.legs.iter().find(takes) else {
+        if let Some(why) = copying::obstacle(world) {
+            let what = format!("{} cannot move: its array was never made whole, and {why}", leg.name_any());
+            return Some(said(world, DrainVolumeState::Blocked, &what));
+        }
         let what = format!("a place for another {} is looked for", leg.name_any());
         return Some(said(world, DrainVolumeState::Moving, &what));
     };
     let to = format!("{} on {} takes the place of {}", heir.name_any(), heir.spec.node, leg.name_any());
-    if world.array().is_none() && !in_use(world) {
-        let remedy = "a volume is copied while it is attached: attach it on any node until the drain is done with it";
-        return Some(said(world, DrainVolumeState::Blocked, &format!("{to}; the volume is detached, and {remedy}")));
+    if let Some(why) = copying::obstacle(world) {
+        let remedy = "mend that, or delete the drain";
+        return Some(said(world, DrainVolumeState::Blocked, &format!("{to}, and nobody can copy: {why}; {remedy}")));
     }
     Some(copied(world, heir, &to))
 }
@@ -125,6 +130,7 @@ fn used(world: &World, drain: &NodeDrain) -> Option<DrainVolume> {
     let node = &drain.spec.node;
     let runs = world.term().is_some_and(|term| term.node == *node) && !world.over();
     let what = match (runs, world.wanted() == Some(node.as_str())) {
+        (_, true) if world.asked().is_none() => "its array runs there until a copy of it is made",
         (_, true) => "it is wanted there: end what uses it, or want it elsewhere",
         (true, false) => "its array there is being taken down",
         (false, false) => return None,

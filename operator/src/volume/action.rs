@@ -61,6 +61,11 @@ pub enum Action {
     CreateAttachment,
     /// Replace the record.
     WriteTerm(Box<Term>),
+    /// Have the array run on a node for a copy to be made, though the volume is wanted nowhere; or no longer.
+    CopyOn {
+        /// The node.
+        node: Option<String>,
+    },
     /// Tell a leg of an epoch, without a grant.
     SetReplicaEpoch {
         /// The leg.
@@ -108,6 +113,8 @@ impl Display for Action {
                 write!(f, "in sync {}", term.in_sync.join(","))?;
                 if term.retired.is_empty() { Ok(()) } else { write!(f, ", retired {}", term.retired.join(",")) }
             }
+            Self::CopyOn { node: Some(node) } => write!(f, "have the array run on {node} for a copy"),
+            Self::CopyOn { node: None } => write!(f, "have no array run for a copy"),
             Self::SetReplicaEpoch { leg, epoch } => write!(f, "tell leg {leg} of epoch {epoch}"),
             Self::SetGrant { leg, grant } => {
                 write!(f, "grant leg {leg} to {} (epoch {}, grant {})", grant.consumer, grant.epoch, grant.number)

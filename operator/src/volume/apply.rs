@@ -73,6 +73,14 @@ async fn write(world: &World, action: &Action, ctx: &Context) -> Result<(), Erro
             }
             Ok(())
         }
+        Action::CopyOn { node } => {
+            let attachment = edit::with_copy_on(observed(world.attachment.as_ref(), world)?, node.as_deref());
+            attachments.replace_status(&world.name(), &params(), &attachment).await.map(drop).map_err(failed)?;
+            if let Some(notice) = node.as_deref().map(events::copying) {
+                ctx.tell(&world.volume.object_ref(&()), &notice).await;
+            }
+            Ok(())
+        }
         Action::SetReplicaEpoch { leg, .. } | Action::SetGrant { leg, .. } | Action::ClearGrant { leg } => {
             let new = edit::leg_after(observed(world.leg(leg), world)?, action);
             legs.replace(leg, &params(), &new).await.map(drop).map_err(failed)

@@ -3,6 +3,7 @@
 //!
 //! It limits how fast copies come back, and nothing else: no rule of safety depends on it.
 
+use super::copying;
 use super::world::World;
 use crate::node::NotReady;
 use kube::ResourceExt as _;
@@ -70,13 +71,27 @@ fn limits(budget: &RebuildBudget) -> (usize, usize) {
     (least(budget.max_concurrent), least(budget.max_concurrent_per_node))
 }
 
-/// The legs of a volume that are rebuilt or could be: outside S, on nodes that answer, while an epoch runs or is about to.
+/// The legs of a volume that are rebuilt or could be: outside S, on nodes that answer, while an epoch runs or is about to, or could be
+/// begun for them.
 pub fn rebuilds(world: &World) -> Vec<Rebuild> {
     let here = |t: &&Term| world.wanted() == Some(t.node.as_str()) && world.ended().is_none();
     let running = |t: &&Term| matches!(t.phase, TermPhase::Started | TermPhase::Running);
-    let Some(term) = world.term().filter(here).filter(running) else { return Vec::new() };
     let budget = world.policy.as_ref().map(|p| p.spec.rebuild.clone()).unwrap_or_default();
-    let copies = geometry::copies(&world.legs, |leg| term.in_sync.contains(&leg.name_any()));
+    let copies = geometry::copies(&world.legs, |leg| world.in_sync().contains(&leg.name_any()));
+    let Some(term) = world.term().filter(here).filter(running) else {
+        let Some(node) = copying::place(world) else { return Vec::new() };
+        let ahead = copying::unfilled(world);
+        return ahead
+            .iter()
+            .map(|leg| Rebuild {
+                leg: leg.name_any(),
+                nodes: [leg.spec.node.clone(), node.clone()].into(),
+                active: world.copied_on().is_some(),
+                copies,
+                limits: limits(&budget),
+            })
+            .collect();
+    };
     let outside = |leg: &&MeshReplica| {
         let name = leg.name_any();
         // A leg that fails is not taken back, whatever grant it has.
@@ -87,7 +102,7 @@ pub fn rebuilds(world: &World) -> Vec<Rebuild> {
     legs.map(|leg| Rebuild {
         leg: leg.name_any(),
         nodes: [leg.spec.node.clone(), term.node.clone()].into(),
-        active: granted(term, leg),
+        active: granted(term, leg) || (world.only_copies() && leg.spec.replaces.is_some()),
         copies,
         limits: limits(&budget),
     })

@@ -70,7 +70,9 @@ async fn out_of_service(
     ctx: &Context,
 ) -> Result<Vec<String>, Error> {
     let term = attachment.and_then(|a| a.status.as_ref()).and_then(|s| s.term.as_ref());
-    let named = attachment.and_then(|a| a.spec.node.as_deref()).into_iter().chain(term.map(|t| t.node.as_str()));
+    let copy_on = attachment.and_then(|a| a.status.as_ref()).and_then(|s| s.copy_on.as_deref());
+    let wanted = attachment.and_then(|a| a.spec.node.as_deref());
+    let named = wanted.into_iter().chain(copy_on).chain(term.map(|t| t.node.as_str()));
     let nodes: BTreeSet<&str> = named.chain(legs.iter().map(|leg| leg.spec.node.as_str())).collect();
     let api: Api<Node> = Api::all(ctx.client.clone());
     let mut tainted = Vec::new();

@@ -52,6 +52,13 @@ pub fn with_term(attachment: &MeshAttachment, term: &Term, now: &Time) -> MeshAt
     new
 }
 
+/// The attachment with another node on which the array runs for a copy; the rest of its status stays.
+pub fn with_copy_on(attachment: &MeshAttachment, node: Option<&str>) -> MeshAttachment {
+    let mut new = attachment.clone();
+    new.status.get_or_insert_default().copy_on = node.map(str::to_owned);
+    new
+}
+
 /// The leg after `action`, for the actions that change a leg's spec.
 pub fn leg_after(leg: &MeshReplica, action: &Action) -> MeshReplica {
     let mut new = leg.clone();

@@ -67,6 +67,11 @@ pub fn notices(old: &MeshVolumeStatus, new: &MeshVolumeStatus) -> Vec<Notice> {
     news
 }
 
+/// The news that an array runs on `node` for a copy.
+pub fn copying(node: &str) -> Notice {
+    Notice::normal("Copying", format!("its array runs on {node}, for a copy: nobody wants the volume at present"))
+}
+
 /// The news of the record that was just written: a move tells each of its steps.
 pub fn of_term(world: &World, new: &Term) -> Vec<Notice> {
     let old = world.term();
@@ -79,7 +84,11 @@ pub fn of_term(world: &World, new: &Term) -> Vec<Notice> {
     match new.phase {
         TermPhase::Revoking => {
             if let Some(old) = old.filter(|_| world.given_up() && world.ended().is_none()) {
-                let word = if world.lost() { "spec.lost" } else { crate::node::OUT_OF_SERVICE };
+                let word = match (world.lost(), world.tainted(&old.node)) {
+                    (true, _) => "spec.lost",
+                    (false, true) => crate::node::OUT_OF_SERVICE,
+                    (false, false) => "it does not answer, and its array ran for a copy alone",
+                };
                 let note =
                     format!("{} was given up in epoch {} ({word}): it is cut off at every leg", old.node, old.epoch);
                 news.push(Notice::warning("ConsumerLost", note));

@@ -40,6 +40,13 @@ pub fn check(world: &World, action: &Action) -> Verdict {
             must(!begun, "I2", "a record is begun once for a volume, and by a person where the volume takes legs over")
         }
         Action::WriteTerm(new) => term(world, new),
+        Action::CopyOn { node } => {
+            let idle = world.asked().is_none() && !world.deleting() && world.attachment.is_some();
+            must(node.is_none() || idle, "I3", "an array runs for a copy alone only while nobody wants the volume")?;
+            let free =
+                world.over() || world.term().is_none_or(|t| node.as_deref() == Some(&t.node) || world.only_copies());
+            must(node.is_none() || free, "rule 4", "an array runs for a copy when the epoch before is over")
+        }
         Action::SetReplicaEpoch { leg, epoch } => with(world, leg, |leg| tell(world, leg, *epoch)),
         Action::SetGrant { leg, grant } => with(world, leg, |leg| set_grant(world, leg, grant)),
         Action::ClearGrant { leg } => with(world, leg, |leg| clear_grant(world, leg)),

@@ -4,6 +4,7 @@ pub mod action;
 pub mod apply;
 pub mod budget;
 pub mod clocks;
+pub mod copying;
 pub mod deletion;
 pub mod dereference;
 pub mod edit;
@@ -21,6 +22,8 @@ pub mod validate;
 pub mod verdict;
 pub mod world;
 
+#[cfg(test)]
+mod copying_tests;
 #[cfg(test)]
 pub(crate) mod fixtures;
 #[cfg(test)]

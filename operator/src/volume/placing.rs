@@ -144,6 +144,6 @@ pub fn leg_spec(world: &World, settled: &Settled, spot: Spot) -> MeshReplicaSpec
 /// # Errors
 /// A [`Refusal`] that names for each node the filter that dropped it.
 pub fn heir(world: &World, settled: &Settled, slot: (i32, i32), staying: &[MeshReplica]) -> Result<Spot, Refusal> {
-    let mut spots = spots_beside(world, settled, &[slot], staying, world.wanted())?;
+    let mut spots = spots_beside(world, settled, &[slot], staying, world.asked())?;
     spots.pop().ok_or_else(|| Refusal::new(conditions::REASON_UNSCHEDULABLE, "no place was found"))
 }

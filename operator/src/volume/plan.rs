@@ -4,7 +4,7 @@ use super::action::{Action, Plan, Refusal};
 use super::clocks::{GIVEN_UP_GRACE, REVOKE_GRACE};
 use super::validate::Settled;
 use super::world::World;
-use super::{deletion, grants, placing, replacing, seats, terms};
+use super::{copying, deletion, grants, placing, replacing, seats, terms};
 use crate::node;
 use meshstor_crds::TermPhase;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use std::time::Duration;
 pub fn plan(world: &World, settled: &Result<Settled, Refusal>) -> Plan {
     let retired = world.term().is_some_and(|t| t.phase == TermPhase::Retired);
     if world.deleting() && (retired || world.wanted().is_none()) {
-        return deletion::plan(world);
+        return copying::plan(world).map_or_else(|| deletion::plan(world), |action| Plan::of(vec![action]));
     }
     match (&world.attachment, settled) {
         (Some(_), _) => serve(world, settled),
@@ -32,6 +32,9 @@ fn serve(world: &World, settled: &Result<Settled, Refusal>) -> Plan {
     }
     if let Some(term) = terms::first(world).or_else(|| terms::next(world)) {
         return Plan::of(vec![Action::WriteTerm(Box::new(term))]);
+    }
+    if let Some(action) = copying::plan(world) {
+        return Plan::of(vec![action]);
     }
     let replacing = replacing::plan(world, settled);
     // One write of the record, then another look.

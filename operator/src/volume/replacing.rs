@@ -199,7 +199,7 @@ pub fn stage(world: &World, heir: &MeshReplica) -> &'static str {
     match member(world, heir) {
         _ if !prepared(heir) => "it is being made",
         Some(MemberState::Rebuilding) => "it is being copied to",
-        _ if world.array().is_none() => "it is copied to when the volume is attached",
+        _ if world.wanted().is_none() => "it is copied to when a node can run the array",
         _ => "it waits for the array",
     }
 }

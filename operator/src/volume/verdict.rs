@@ -63,6 +63,7 @@ pub fn placed(world: &World, picture: &Picture) -> Verdict {
         (None, None) => able(world, picture, "never attached yet"),
         (None, Some(_)) if world.over() => able(world, picture, "detached"),
         (None, Some(term)) => leaving(world, term),
+        (Some(node), _) if world.asked().is_none() => copied(world, picture, node),
         (Some(node), None) => first_attach(world, node),
         (Some(node), Some(term)) if term.node != node && !world.over() => leaving(world, term),
         (Some(node), Some(term)) if term.node != node => unready_node(world, node, "to attach there"),
@@ -116,6 +117,18 @@ fn able(world: &World, picture: &Picture, how: &str) -> Verdict {
     } else {
         let message = format!("{message}, minInSync is {}; not ready: {}", picture.min_in_sync, names(&down));
         Verdict::Going(conditions::REASON_TOO_FEW_COPIES, message)
+    }
+}
+
+/// Wanted nowhere, and run on `node` for a copy: ready as if it were not, unless the array shows that copies are fewer.
+fn copied(world: &World, picture: &Picture, node: &str) -> Verdict {
+    let how = with_daemon(world, format!("detached, and its array runs on {node} for a copy"));
+    match able(world, picture, &how) {
+        Verdict::Ready(_, message) if picture.copies < picture.min_in_sync => {
+            let message = format!("{message}, minInSync is {}; {} are in sync", picture.min_in_sync, picture.copies);
+            Verdict::Going(conditions::REASON_TOO_FEW_COPIES, message)
+        }
+        verdict => verdict,
     }
 }
 

@@ -57,9 +57,26 @@ impl World {
         self.volume.metadata.deletion_timestamp.is_some()
     }
 
-    /// The node on which the volume is wanted.
-    pub fn wanted(&self) -> Option<&str> {
+    /// The node on which somebody wants the volume.
+    pub fn asked(&self) -> Option<&str> {
         self.attachment.as_ref()?.spec.node.as_deref()
+    }
+
+    /// The node on which the volume is to run while nobody wants it, for a copy to be made of it.
+    pub fn copied_on(&self) -> Option<&str> {
+        self.attachment.as_ref()?.status.as_ref()?.copy_on.as_deref()
+    }
+
+    /// The node on which the volume is to run: where somebody wants it, else where a copy of it is to be made. No copy is made on a node
+    /// that does not answer, or of a volume that goes.
+    pub fn wanted(&self) -> Option<&str> {
+        let answers = |node: &&str| !self.deleting() && self.node_ready(node).is_ok();
+        self.asked().or_else(|| self.copied_on().filter(answers))
+    }
+
+    /// Whether the record's epoch is there for a copy alone: nobody ever wanted the volume where it runs.
+    pub fn only_copies(&self) -> bool {
+        self.term().is_some_and(|t| self.copied_on() == Some(t.node.as_str()) && self.asked() != Some(t.node.as_str()))
     }
 
     /// The record.
@@ -95,10 +112,12 @@ impl World {
     }
 
     /// Whether somebody has said that the consumer of the record's epoch runs no more: by `spec.lost`, or by the taint on its node
-    /// while the volume is wanted elsewhere or nowhere. It is a word, not a proof: every confirmation is awaited all the same.
+    /// while the volume is wanted elsewhere or nowhere. It is a word, not a proof: every confirmation is awaited all the same. An epoch
+    /// that is there for a copy alone needs no word: nobody has written in it, and nobody waits for its node.
     pub fn given_up(&self) -> bool {
         let tainted = |t: &Term| self.tainted(&t.node) && self.wanted() != Some(t.node.as_str());
-        self.lost() || self.term().is_some_and(tainted)
+        let silent = |t: &Term| self.only_copies() && self.node_ready(&t.node).is_err();
+        self.lost() || self.term().is_some_and(|t| tainted(t) || silent(t))
     }
 
     /// Whether `node` was given up with the epoch before the record's, or is out of service, and is not the record's own.

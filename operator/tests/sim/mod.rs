@@ -209,13 +209,18 @@ impl Sim {
                 self.stamp(&mut new);
                 self.attachment = Some(new);
             }
-            Action::WriteTerm(_) | Action::DeleteAttachment | Action::ReleaseAttachment
+            Action::WriteTerm(_) | Action::CopyOn { .. } | Action::DeleteAttachment | Action::ReleaseAttachment
                 if !same(seen.as_ref(), is.as_ref()) =>
             {
                 return false;
             }
             Action::WriteTerm(term) => {
                 let mut new = edit::with_term(world.attachment.as_ref().unwrap(), term, &Time(self.now()));
+                self.stamp(&mut new);
+                self.attachment = Some(new);
+            }
+            Action::CopyOn { node } => {
+                let mut new = edit::with_copy_on(world.attachment.as_ref().unwrap(), node.as_deref());
                 self.stamp(&mut new);
                 self.attachment = Some(new);
             }
