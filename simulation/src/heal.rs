@@ -1,9 +1,10 @@
 //! The heal phase: faults end, and within a bounded number of rounds everything is as it is wanted and stays so (I4).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use kube::ResourceExt as _;
-use meshstor_crds::conditions;
+use meshstor_crds::{MeshReplica, conditions};
 use meshstor_node_daemon::host::Host as _;
 
 use crate::sim::{NODES, Sim};
@@ -84,9 +85,13 @@ impl Sim<'_> {
         if let Some(node) = NODES.into_iter().find(|n| wanted.as_deref() != Some(*n) && self.litter(n)) {
             return Err(format!("I4: at rest, and something is left on {node}"));
         }
-        let in_sync = self.term().map(|t| t.in_sync).unwrap_or_default();
+        let (in_sync, retired) = self.term().map(|t| (t.in_sync, t.retired)).unwrap_or_default();
         let legs: Vec<_> = self.net.state().replicas.objects.values().cloned().collect();
-        if let Some(leg) = legs.iter().find(|l| l.spec.replaces.is_some() && !in_sync.contains(&l.name_any())) {
+        // One that stays although it is away comes back when somebody attaches the volume; its heir waits for that too.
+        let stays =
+            |name: &String| legs.iter().any(|l| l.name_any() == *name && !l.spec.replace && !retired.contains(name));
+        let late = |l: &&Arc<MeshReplica>| l.spec.replaces.as_ref().is_some_and(|of| !stays(of));
+        if let Some(leg) = legs.iter().filter(late).find(|l| !in_sync.contains(&l.name_any())) {
             return Err(format!("I4: at rest, and {} was never copied to", leg.name_any()));
         }
         if legs.iter().any(|l| l.spec.replaces.is_some()) {
