@@ -7,7 +7,7 @@ here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 export MD_TEST_SECONDS=3
 failed=0
 "$here/run.sh" 7.3-patched features loss-far-interrupted loss-llbitmap-unwritten loss-still-degraded logical-block-size-field barrier-other-bucket \
-	barrier-two-recoveries read-balance-ewma read-balance-qd1 read-balance-swap read-balance-hung read-balance-untouched \
+	read-balance-qd1 read-balance-swap read-balance-hung read-balance-untouched \
 	stress-near2-2disks takeover-keeps-data takeover-refuses takeover-survives-power-cut takeover-under-load-power-cut || failed=1
 "$here/run.sh" 6.12-patched modules features logical-block-size-field loss-still-degraded level-change-fails || failed=1
 "$here/reboot.sh" || failed=1

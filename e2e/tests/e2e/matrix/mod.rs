@@ -23,8 +23,8 @@ use meshstor_e2e::say;
 
 use crate::Test;
 
-/// Batches of a run that nobody asked more of: five minutes.
-const FEW: usize = 3;
+/// Batches of a run that nobody asked more of: three minutes.
+const FEW: usize = 2;
 
 /// A test for each batch.
 macro_rules! tests {
