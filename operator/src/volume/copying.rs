@@ -17,7 +17,7 @@ use meshstor_crds::{MeshReplica, TermPhase};
 pub fn plan(world: &World) -> Option<Action> {
     let (now, next) = (world.copied_on(), turn(world));
     let change = now != next.as_deref() && (next.is_none() || free(world)) && !marks(world);
-    change.then(|| Action::CopyOn { node: next })
+    change.then_some(Action::CopyOn { node: next })
 }
 
 /// No epoch runs that somebody else began.
