@@ -34,6 +34,7 @@ local besides = {
   { "Replacing", "False" },
   { "Resynced", "False" },
   { "AttachableAnywhere", "False" },
+  { "PlacedByPolicy", "False" },
   { "Failing", "True" },
   { "EverythingOwned", "False" },
   { "DrivesUsable", "False" },

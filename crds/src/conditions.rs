@@ -34,6 +34,8 @@ pub const FAILING: &str = "Failing";
 pub const REBOOT_REQUIRED: &str = "RebootRequired";
 /// A leg of a volume is being replaced by another; false where none can be placed. Present only while one is to be replaced.
 pub const REPLACING: &str = "Replacing";
+/// Each leg of a volume is where its policy wants it now, and the volume as that says; of a policy: so is every volume of it.
+pub const PLACED_BY_POLICY: &str = "PlacedByPolicy";
 
 /// Nothing more is to be done.
 pub const REASON_OK: &str = "AsWanted";
@@ -129,6 +131,8 @@ pub const REASON_OTHER_DOMAIN: &str = "OtherFailureDomain";
 pub const REASON_MOVING: &str = "Moving";
 /// Somebody asked for it.
 pub const REASON_ASKED: &str = "Asked";
+/// Something is not as the policy says now.
+pub const REASON_POLICY_VIOLATED: &str = "PolicyViolated";
 /// An array that MeshStor did not assemble holds a leg.
 pub const REASON_FOREIGN_ASSEMBLY: &str = "ForeignAssembly";
 

@@ -23,6 +23,8 @@ use std::collections::BTreeMap;
     printcolumn(name = "Bitmap", type_ = "string", json_path = ".spec.bitmap"),
     printcolumn(name = "Transport", type_ = "string", json_path = ".spec.transport"),
     printcolumn(name = "Drain", type_ = "string", json_path = ".spec.drainPolicy"),
+    printcolumn(name = "Volumes", type_ = "integer", json_path = ".status.volumes"),
+    printcolumn(name = "Violated", type_ = "integer", json_path = ".status.violated"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
@@ -44,6 +46,9 @@ pub struct ReplicaSetPolicySpec {
     /// What a drain may do to volumes of this policy.
     #[serde(default)]
     pub drain_policy: DrainPolicy,
+    /// Whether copies that are not where `placement` wants them are moved: after a change of the policy, or of what it looks at.
+    #[serde(default)]
+    pub rebalance: Rebalance,
     /// Write-intent bitmap of new arrays.
     #[serde(default)]
     pub bitmap: Bitmap,
@@ -67,6 +72,7 @@ impl Default for ReplicaSetPolicySpec {
             missing_member_timeout_seconds: missing_member_timeout(),
             rebuild: RebuildBudget::default(),
             drain_policy: DrainPolicy::default(),
+            rebalance: Rebalance::default(),
             bitmap: Bitmap::default(),
             transport: Transport::default(),
             connection: Connection::default(),
@@ -186,6 +192,16 @@ pub enum DrainPolicy {
     AlwaysAllow,
 }
 
+/// Whether copies are moved to where the policy wants them.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Rebalance {
+    /// They stay, and the volume says which rule they break.
+    #[default]
+    Never,
+    /// They are moved, one of a volume at a time, within the rebuild budget, and away from one failure domain at a time.
+    Allowed,
+}
+
 /// Write-intent bitmap of an array.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
@@ -253,9 +269,17 @@ pub struct ReplicaSetPolicyStatus {
     /// The `metadata.generation` that this status answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// `Ready`, and while true `Stalled`.
+    /// `Ready`, `PlacedByPolicy`, and while true `Stalled`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
+    /// How many volumes name the policy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub volumes: Option<i32>,
+    /// How many of them are not as it wants them now: `PlacedByPolicy` of each says why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub violated: Option<i32>,
 }

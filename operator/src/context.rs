@@ -1,6 +1,8 @@
 //! What reconciles share: the client, the nodes as last heard, clocks, and the recorder of events.
 
 use crate::MANAGER;
+use crate::drain::world::Settings;
+use crate::node::{Face, Labels};
 use crate::volume::budget;
 use crate::volume::clocks::{Clocks, Memory};
 use crate::volume::events::Notice;
@@ -11,7 +13,7 @@ use kube::Client;
 use kube::runtime::events::{Event, EventType, Recorder};
 use kube::runtime::reflector::{ObjectRef, Store};
 use meshstor_crds::{Geometry, MeshAttachment, MeshNode, MeshReplica, MeshVolume, NodeDrain};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use tokio::sync::OwnedMutexGuard;
@@ -53,8 +55,10 @@ pub struct Context {
     recorder: Recorder,
     memories: Mutex<HashMap<String, Memory>>,
     rebuilds: Mutex<budget::Ledger>,
-    /// Kubernetes nodes that were last heard of as out of service.
-    out_of_service: Mutex<BTreeSet<String>>,
+    /// Kubernetes nodes as last heard.
+    faces: Mutex<HashMap<String, Face>>,
+    /// Label of a node whose value is its failure domain.
+    pub domain: Arc<str>,
     placing: Arc<tokio::sync::Mutex<()>>,
 }
 
@@ -62,9 +66,16 @@ impl Context {
     /// A context; `volumes` is the controller's own cache.
     pub fn new(client: Client, nodes: Store<MeshNode>, drains: Store<NodeDrain>, volumes: Store<MeshVolume>) -> Self {
         let recorder = Recorder::new(client.clone(), MANAGER.into());
-        let (memories, rebuilds, out_of_service) = (Mutex::default(), Mutex::default(), Mutex::default());
+        let (memories, rebuilds, faces) = (Mutex::default(), Mutex::default(), Mutex::default());
         let (clock, placing) = (Arc::new(SystemClock), Arc::default());
-        Self { client, nodes, drains, clock, volumes, recorder, memories, rebuilds, out_of_service, placing }
+        let domain = Settings::default().domain.into();
+        Self { client, nodes, drains, clock, volumes, recorder, memories, rebuilds, faces, domain, placing }
+    }
+
+    /// The same with another label for failure domains.
+    #[must_use]
+    pub fn with_domain(self, label: &str) -> Self {
+        Self { domain: label.into(), ..self }
     }
 
     /// The same by another clock.
@@ -100,19 +111,25 @@ impl Context {
         self.memories().entry(uid.to_owned()).or_default().observe(attachment, legs, now)
     }
 
-    /// Takes note of whether the Kubernetes node `name` bears the out-of-service taint.
-    pub fn note_service(&self, name: &str, out_of_service: bool) {
-        let mut noted = self.out_of_service.lock().unwrap_or_else(PoisonError::into_inner);
-        if out_of_service {
-            noted.insert(name.to_owned())
-        } else {
-            noted.remove(name)
+    /// Takes note of what was heard of the Kubernetes node `name`; nothing when it is gone.
+    pub fn note_face(&self, name: &str, face: Option<Face>) {
+        let mut noted = self.faces.lock().unwrap_or_else(PoisonError::into_inner);
+        match face {
+            Some(face) => noted.insert(name.to_owned(), face),
+            None => noted.remove(name),
         };
     }
 
     /// Whether the node was last heard of as out of service: a reason to read it, not to act.
     pub fn may_be_out_of_service(&self, name: &str) -> bool {
-        self.out_of_service.lock().unwrap_or_else(PoisonError::into_inner).contains(name)
+        self.faces.lock().unwrap_or_else(PoisonError::into_inner).get(name).is_some_and(|face| face.out_of_service)
+    }
+
+    /// The labels of the Kubernetes nodes of `legs` that were heard of.
+    pub fn labels(&self, legs: &[MeshReplica]) -> BTreeMap<String, Labels> {
+        let faces = self.faces.lock().unwrap_or_else(PoisonError::into_inner);
+        let of = |leg: &MeshReplica| Some((leg.spec.node.clone(), faces.get(&leg.spec.node)?.labels.clone()));
+        legs.iter().filter_map(of).collect()
     }
 
     /// Legs of the volume whose rebuild must wait for that of others.
@@ -120,6 +137,11 @@ impl Context {
         let mut ledger = self.rebuilds.lock().unwrap_or_else(PoisonError::into_inner);
         self.volumes.state().iter().for_each(|volume| ledger.heard(volume));
         ledger.observe(&world.uid, budget::rebuilds(world))
+    }
+
+    /// All volumes, as last heard.
+    pub fn volumes(&self) -> Vec<Arc<MeshVolume>> {
+        self.volumes.state()
     }
 
     /// Forgets a volume that is gone.

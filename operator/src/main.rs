@@ -141,7 +141,7 @@ async fn reconcile(client: &Client, settings: &Settings) {
     let asked = reflect(writer, watcher(Api::all(client.clone()), any()));
     let asked = asked.default_backoff().touched_objects();
     let volumes = Controller::new(Api::<MeshVolume>::all(client.clone()), any());
-    let ctx = Arc::new(Context::new(client.clone(), nodes, drains, volumes.store()));
+    let ctx = Arc::new(Context::new(client.clone(), nodes, drains, volumes.store()).with_domain(&settings.domain));
     let volumes = run_volumes(volumes, heard, asked, client, ctx.clone());
     let drains = async {
         tokio::select! {
@@ -182,7 +182,8 @@ async fn run_volumes(
         .watches_stream(drains, move |drain| volumes_after_drain(&by_drain, &known, &asked, &drain))
         .watches_stream(kubernetes, move |node| {
             let face = Face::of(&node);
-            service.note_service(&node.name_any(), face.out_of_service && node.metadata.deletion_timestamp.is_none());
+            let there = node.metadata.deletion_timestamp.is_none();
+            service.note_face(&node.name_any(), there.then(|| face.clone()));
             volumes_after_face(&by_face, &faces, &node, face)
         })
         .shutdown_on_signal()

@@ -28,13 +28,13 @@ const SLOT: usize = 2;
 const SIGKILL: i32 = 9;
 
 /// What a node's kernel counts as in sync of its array, every 200 ms.
-struct Samples {
+pub(crate) struct Samples {
     pid: i32,
     log: String,
 }
 
 impl Samples {
-    fn begin(guest: &Guest, name: &str) -> Result<Self> {
+    pub(crate) fn begin(guest: &Guest, name: &str) -> Result<Self> {
         let log = format!("{name}.in-sync");
         let script = format!(
             "while sleep 0.2; do cat /sys/block/md*/md/dev-*/state | grep -c in_sync >> /run/share/{log}; done 2>/dev/null"
@@ -44,7 +44,7 @@ impl Samples {
     }
 
     /// The lowest number, of a few looks at least.
-    fn lowest(&self, guest: &Guest) -> Result<u32> {
+    pub(crate) fn lowest(&self, guest: &Guest) -> Result<u32> {
         guest.kill(self.pid, SIGKILL)?;
         let text = std::fs::read_to_string(guest.machine.share.join(&self.log))?;
         let all = text.lines().map(str::parse).collect::<Result<Vec<u32>, _>>()?;

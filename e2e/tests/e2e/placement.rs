@@ -3,14 +3,19 @@
 use anyhow::{Result, ensure};
 use meshstor_e2e::api::{condition, ours};
 use meshstor_e2e::lab::Lab;
+use meshstor_e2e::load::Load;
 use meshstor_e2e::volume::Volume;
-use meshstor_e2e::wait::secs;
+use meshstor_e2e::wait::{holds_for, secs, wait_for, when};
 use serde_json::{Value, json};
 
 use crate::Test;
+use crate::evacuation::Samples;
 
-pub(crate) const TESTS: &[Test] =
-    &[("copies_are_spread_over_racks", spread_over_racks), ("selectors_choose_node_and_drive", selectors)];
+pub(crate) const TESTS: &[Test] = &[
+    ("copies_are_spread_over_racks", spread_over_racks),
+    ("selectors_choose_node_and_drive", selectors),
+    ("a_changed_policy_says_what_breaks_it_and_moves_it_where_it_may", changed),
+];
 
 /// Not a label that the lab gives.
 const RACK: &str = "example.com/rack";
@@ -111,4 +116,71 @@ fn selectors(lab: &mut Lab) -> Result<()> {
         lab.control.api.delete(&ours("replicasetpolicies", name))?;
     }
     Ok(())
+}
+
+/// I3: a label moves under a volume in use. It says which rule its leg breaks, and nothing moves; where the policy allows it the leg
+/// goes, and at no moment is there a copy less.
+fn changed(lab: &mut Lab) -> Result<()> {
+    let nodes = lab.nodes();
+    for (node, rack) in nodes.iter().zip(["1", "2", "3"]) {
+        set_rack(lab, node, &json!(rack))?;
+    }
+    let rules = json!({ "spread": [{ "topologyKey": RACK, "mode": "Required" }] });
+    policy(lab, "apart", &rules)?;
+    let spec = json!({ "capacity": "128Mi", "replicaCount": 2, "filesystem": "ext4", "policy": "apart" });
+    let volume = Volume::create(lab, "apart", &spec)?;
+    let legs = volume.leg_nodes()?;
+    let (consumer, other) = (legs[0].clone(), legs[1].clone());
+    let free = nodes.iter().find(|n| !legs.contains(n)).cloned().unwrap_or_default();
+    let path = volume.attach(&consumer, true)?;
+    let load = Load::new("apart", 512);
+    load.start(lab, &consumer, &path)?;
+    let placed = |v: &Value| condition(v, "PlacedByPolicy").clone();
+    let seen = volume.wait("to be placed by its policy", secs(30), |v| placed(v)["status"] == "True")?;
+    let said = placed(&seen)["message"].as_str().unwrap_or_default().to_owned();
+    ensure!(legs.iter().all(|n| said.contains(&format!(" on {n} "))) && said.contains(&format!("{RACK}=")), "{said}");
+
+    let rack = lab.control.api.get(&format!("/api/v1/nodes/{consumer}"))?["metadata"]["labels"][RACK].clone();
+    set_rack(lab, &other, &rack)?;
+    let seen = volume.wait("to break its policy", secs(60), |v| placed(v)["status"] == "False")?;
+    let said = placed(&seen)["message"].as_str().unwrap_or_default().to_owned();
+    ensure!(said.contains(&format!("breaks Spread ({RACK}={}", rack.as_str().unwrap_or_default())), "{said}");
+    let counts = |lab: &Lab| -> Result<(Value, Value)> {
+        let status = lab.control.api.get(&ours("replicasetpolicies", "apart"))?["status"].clone();
+        Ok((status["volumes"].clone(), status["violated"].clone()))
+    };
+    wait_for("the policy to count it", secs(40), || {
+        let seen = counts(lab)?;
+        Ok(when(seen == (json!(1), json!(1)), format!("{seen:?}")))
+    })?;
+    let news = lab.kubectl(&["get", "events", "-A", "-o", "custom-columns=R:.reason,K:.involvedObject.kind"])?;
+    let told = |kind: &str| news.lines().any(|l| l.starts_with("PolicyViolated") && l.contains(kind));
+    ensure!(told("MeshVolume") && told("ReplicaSetPolicy"), "nobody was told: {news}");
+    let same = || Ok(when(volume.leg_nodes()? == legs, "a leg moved"));
+    holds_for("nothing to move without leave", secs(5), same)?;
+
+    let samples = Samples::begin(lab.guest(&consumer)?, "apart")?;
+    let allowed = json!({ "spec": { "rebalance": "Allowed" } });
+    lab.control.api.merge(&ours("replicasetpolicies", "apart"), &allowed)?;
+    let seen = volume.wait("to be as its policy says", secs(120), |v| {
+        placed(v)["status"] == "True" && v["status"]["copies"] == "2/2" && condition(v, "Replacing").is_null()
+    })?;
+    ensure!(volume.leg_nodes()?.contains(&free), "{free} has no copy: {}", seen["status"]);
+    load.wait_for_progress(lab, &consumer, 20, secs(60))?;
+    load.stop(lab, &consumer)?;
+    let lowest = samples.lowest(lab.guest(&consumer)?)?;
+    ensure!(lowest >= 2, "I3: only {lowest} copies were in sync");
+    wait_for("the policy to count none", secs(40), || {
+        let seen = counts(lab)?;
+        Ok(when(seen == (json!(1), json!(0)), format!("{seen:?}")))
+    })?;
+    volume.detach()?;
+    let path = volume.attach(&free, true)?;
+    load.verify(lab, &consumer, &free, &path)?;
+    volume.detach()?;
+    volume.delete()?;
+    for node in &nodes {
+        set_rack(lab, node, &Value::Null)?;
+    }
+    lab.control.api.delete(&ours("replicasetpolicies", "apart"))
 }

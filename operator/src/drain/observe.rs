@@ -37,7 +37,8 @@ pub async fn observe(ctx: &Context, settings: &Settings) -> Result<World, Error>
         Vec::new()
     } else {
         let all_drains: Vec<Arc<NodeDrain>> = drains.iter().cloned().map(Arc::new).collect();
-        volumes(ctx, &Around { nodes: &nodes, faces: &faces, drains: &all_drains, now }).await?
+        volumes(ctx, &Around { nodes: &nodes, faces: &faces, drains: &all_drains, domain: &settings.domain, now })
+            .await?
     };
     Ok(World { nodes, faces, drains, volumes, pods, budgets, template, settings: settings.clone(), now })
 }
@@ -47,6 +48,7 @@ struct Around<'a> {
     nodes: &'a [Arc<MeshNode>],
     faces: &'a BTreeMap<String, Face>,
     drains: &'a [Arc<NodeDrain>],
+    domain: &'a str,
     now: jiff::Timestamp,
 }
 
@@ -97,6 +99,8 @@ fn world(
         all_legs: Vec::new(),
         nodes: around.nodes.to_vec(),
         out_of_service: tainted.map(|(name, _)| name.clone()).collect(),
+        labels: used.iter().filter_map(|n| Some((n.clone(), around.faces.get(n)?.labels.clone()))).collect(),
+        domain: around.domain.into(),
         gone_nodes: used.into_iter().filter(|name| !there(name)).collect(),
         drains: around.drains.to_vec(),
         clocks: Clocks::default(),

@@ -60,12 +60,15 @@ pub(super) fn spread(why: &str) -> Dropped {
 fn node_selected(node: &MeshNode, rules: &Placement) -> Result<(), Dropped> {
     let labels = node.labels();
     match rules.node_selector.iter().find(|(key, value)| labels.get(*key) != Some(value)) {
-        Some((key, value)) => {
-            let has = labels.get(key).map_or_else(|| "absent".to_owned(), |has| format!("{has:?}"));
-            Err(drop_by("NodeSelector", format!("{key} must be {value:?}, is {has}")))
-        }
+        Some((key, value)) => Err(node_selector(key, value, labels.get(key).map(String::as_str))),
         None => Ok(()),
     }
+}
+
+/// A node has another value of a label than it must have, or none.
+pub(super) fn node_selector(key: &str, wanted: &str, has: Option<&str>) -> Dropped {
+    let has = has.map_or_else(|| "absent".to_owned(), |has| format!("{has:?}"));
+    drop_by("NodeSelector", format!("{key} must be {wanted:?}, is {has}"))
 }
 
 fn node_ready(node: &MeshNode, now: Timestamp) -> Result<(), Dropped> {

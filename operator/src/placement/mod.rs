@@ -5,6 +5,7 @@ mod drives;
 mod filters;
 mod space;
 mod spread;
+pub mod standing;
 mod stripe;
 #[cfg(test)]
 mod tests;

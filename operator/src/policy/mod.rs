@@ -3,31 +3,76 @@
 use crate::MANAGER;
 use crate::context::Context;
 use crate::error::Error;
+use crate::volume::events::Notice;
 use jiff::Timestamp;
 use kube::api::{Api, Patch, PatchParams};
 use kube::runtime::controller::Action;
 use kube::{Resource as _, ResourceExt as _};
 use meshstor_crds::conditions::{self, Want};
-use meshstor_crds::{Bitmap, ReplicaSetPolicy, ReplicaSetPolicyStatus, Time};
+use meshstor_crds::{Bitmap, MeshVolume, Rebalance, ReplicaSetPolicy, ReplicaSetPolicyStatus, Time};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What it costs to have no bitmap, for the conditions of policies and volumes.
 pub const WITHOUT_BITMAP: &str =
     "; without a bitmap all of an array is copied after a crash of its consumer, and all of a leg each time it returns";
 
-/// The status of `policy`.
-pub fn status(policy: &ReplicaSetPolicy, now: Timestamp) -> ReplicaSetPolicyStatus {
+/// How often a policy looks what its volumes say.
+const LOOK: Duration = Duration::from_secs(10);
+/// Volumes that are named in a message.
+const NAMED: usize = 10;
+
+/// The volumes of a policy that are not as it wants them, by their own word, and how many there are in all.
+fn violated<'a>(policy: &str, volumes: &'a [Arc<MeshVolume>]) -> (Vec<&'a str>, usize) {
+    let of: Vec<&MeshVolume> =
+        volumes.iter().map(AsRef::as_ref).filter(|v| v.spec.policy.as_deref() == Some(policy)).collect();
+    let says = |v: &&&MeshVolume| {
+        let all = v.status.as_ref().map_or(&[][..], |s| &s.conditions);
+        all.iter().any(|c| c.type_ == conditions::PLACED_BY_POLICY && c.status == "False")
+    };
+    let mut names: Vec<&str> = of.iter().filter(says).filter_map(|v| v.metadata.name.as_deref()).collect();
+    names.sort_unstable();
+    (names, of.len())
+}
+
+fn placed(policy: &ReplicaSetPolicy, names: &[&str], all: usize) -> Want {
+    if names.is_empty() {
+        let message = format!("its {all} volumes are as it says");
+        return Want::new(conditions::PLACED_BY_POLICY, true, conditions::REASON_OK, message);
+    }
+    let some = names.iter().take(NAMED).copied().collect::<Vec<_>>().join(", ");
+    let more = if names.len() > NAMED { ", …" } else { "" };
+    let then = match policy.spec.rebalance {
+        Rebalance::Allowed => "what can be moved is moved",
+        Rebalance::Never => "spec.rebalance: Allowed lets their legs be moved",
+    };
+    let message = format!("{} of {all} volumes are not as it says: {some}{more}; {then}", names.len());
+    Want::new(conditions::PLACED_BY_POLICY, false, conditions::REASON_POLICY_VIOLATED, message)
+}
+
+/// The status of `policy`, with what its volumes say.
+pub fn status(policy: &ReplicaSetPolicy, volumes: &[Arc<MeshVolume>], now: Timestamp) -> ReplicaSetPolicyStatus {
     let mut message = "volumes may use it".to_owned();
     if policy.spec.bitmap == Bitmap::None {
         message += WITHOUT_BITMAP;
     }
-    let wants = [Want::new(conditions::READY, true, conditions::REASON_OK, message)];
+    let (names, all) = violated(&policy.name_any(), volumes);
+    let wants = [Want::new(conditions::READY, true, conditions::REASON_OK, message), placed(policy, &names, all)];
     let old = policy.status.as_ref().map_or(&[][..], |s| &s.conditions);
     let generation = policy.metadata.generation;
     ReplicaSetPolicyStatus {
         observed_generation: generation,
         conditions: conditions::apply(old, &wants, generation, &Time(now)),
+        volumes: i32::try_from(all).ok(),
+        violated: i32::try_from(names.len()).ok(),
     }
+}
+
+/// The news for people: volumes are not as the policy says any more.
+fn news(old: Option<&ReplicaSetPolicyStatus>, new: &ReplicaSetPolicyStatus) -> Option<Notice> {
+    let more = new.violated.unwrap_or(0) > old.and_then(|s| s.violated).unwrap_or(0);
+    let said = new.conditions.iter().find(|c| c.type_ == conditions::PLACED_BY_POLICY)?;
+    more.then(|| Notice::warning(&said.reason, said.message.clone()))
 }
 
 /// Writes the status of one policy if it changed.
@@ -35,9 +80,9 @@ pub fn status(policy: &ReplicaSetPolicy, now: Timestamp) -> ReplicaSetPolicyStat
 /// # Errors
 /// [`Error::Api`].
 pub async fn reconcile(policy: Arc<ReplicaSetPolicy>, ctx: Arc<Context>) -> Result<Action, Error> {
-    let new = status(&policy, Timestamp::now());
+    let new = status(&policy, &ctx.volumes(), ctx.clock.timestamp());
     if policy.metadata.deletion_timestamp.is_some() || policy.status.as_ref() == Some(&new) {
-        return Ok(Action::await_change());
+        return Ok(Action::requeue(LOOK));
     }
     let name = policy.name_any();
     let api: Api<ReplicaSetPolicy> = Api::all(ctx.client.clone());
@@ -47,7 +92,10 @@ pub async fn reconcile(policy: Arc<ReplicaSetPolicy>, ctx: Arc<Context>) -> Resu
     let params = PatchParams::apply(MANAGER).force();
     let answer = api.patch_status(&name, &params, &Patch::Apply(&patch)).await;
     answer.map_err(Error::api(format!("write status of policy {name}")))?;
-    Ok(Action::await_change())
+    if let Some(notice) = news(policy.status.as_ref(), &new) {
+        ctx.tell(&policy.object_ref(&()), &notice).await;
+    }
+    Ok(Action::requeue(LOOK))
 }
 
 /// What to do after an error: its class decides.
@@ -60,13 +108,50 @@ pub fn on_error(policy: Arc<ReplicaSetPolicy>, failure: &Error, _: Arc<Context>)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use meshstor_crds::ReplicaSetPolicySpec;
+    use meshstor_crds::{MeshVolumeStatus, ReplicaSetPolicySpec};
+
+    fn volume(name: &str, policy: Option<&str>, placed: Option<bool>) -> Arc<MeshVolume> {
+        let spec = serde_json::json!({"capacity": "64Mi", "replicaCount": 1, "policy": policy});
+        let mut volume = MeshVolume::new(name, serde_json::from_value(spec).unwrap());
+        let want = Want { type_: conditions::PLACED_BY_POLICY, status: placed, reason: "R", message: String::new() };
+        let said = conditions::apply(&[], &[want], None, &Time(Timestamp::UNIX_EPOCH));
+        volume.status = Some(MeshVolumeStatus { conditions: said, ..MeshVolumeStatus::default() });
+        Arc::new(volume)
+    }
+
+    /// I7: it counts what its volumes say, and news are only of more of them.
+    #[test]
+    fn a_policy_says_which_volumes_are_not_as_it_wants_them() {
+        let mut policy = ReplicaSetPolicy::new("p", ReplicaSetPolicySpec::default());
+        let said =
+            |policy: &ReplicaSetPolicy, volumes: &[Arc<MeshVolume>]| status(policy, volumes, Timestamp::UNIX_EPOCH);
+        let message = |s: &ReplicaSetPolicyStatus| s.conditions[1].message.clone();
+        let good =
+            [volume("a", Some("p"), Some(true)), volume("b", Some("p"), None), volume("c", Some("q"), Some(false))];
+        let one = said(&policy, &good);
+        assert_eq!((one.volumes, one.violated, one.conditions[1].status.as_str()), (Some(2), Some(0), "True"));
+        assert!(news(None, &one).is_none());
+        let mut bad = good.to_vec();
+        bad.extend([volume("y", Some("p"), Some(false)), volume("x", Some("p"), Some(false))]);
+        let two = said(&policy, &bad);
+        assert_eq!((two.volumes, two.violated), (Some(4), Some(2)));
+        assert!(
+            message(&two).starts_with("2 of 4 volumes are not as it says: x, y; spec.rebalance: Allowed"),
+            "{}",
+            message(&two)
+        );
+        assert!(news(Some(&one), &two).is_some_and(|n| n.warning) && news(Some(&two), &two).is_none());
+        policy.spec.rebalance = Rebalance::Allowed;
+        assert!(message(&said(&policy, &bad)).ends_with("what can be moved is moved"));
+        let many: Vec<_> = (0..30).map(|n| volume(&format!("v{n:02}"), Some("p"), Some(false))).collect();
+        assert!(message(&said(&policy, &many)).contains("v09, …;"));
+    }
 
     #[test]
     fn a_policy_says_what_no_bitmap_costs() {
         let said = |bitmap| {
             let spec = ReplicaSetPolicySpec { bitmap, ..ReplicaSetPolicySpec::default() };
-            status(&ReplicaSetPolicy::new("p", spec), Timestamp::UNIX_EPOCH).conditions[0].message.clone()
+            status(&ReplicaSetPolicy::new("p", spec), &[], Timestamp::UNIX_EPOCH).conditions[0].message.clone()
         };
         assert_eq!(said(Bitmap::Auto), "volumes may use it");
         assert!(said(Bitmap::None).contains("copied after a crash"), "{}", said(Bitmap::None));

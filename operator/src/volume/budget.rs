@@ -3,8 +3,8 @@
 //!
 //! It limits how fast copies come back, and nothing else: no rule of safety depends on it.
 
-use super::copying;
 use super::world::World;
+use super::{copying, seats};
 use crate::node::NotReady;
 use kube::ResourceExt as _;
 use meshstor_crds::{LegState, MeshReplica, MeshVolume, RebuildBudget, Term, TermPhase, conditions, geometry};
@@ -23,6 +23,8 @@ pub struct Rebuild {
     pub copies: usize,
     /// The budget of its volume's policy: rebuilds at once in the cluster, and from or to one node.
     pub limits: (usize, usize),
+    /// The failure domain from which a leg goes only because it breaks a rule: from one at a time.
+    pub leaves: Option<String>,
 }
 
 /// What this process saw last of each volume, by UID.
@@ -55,6 +57,7 @@ impl Ledger {
                 active: true,
                 copies: 0,
                 limits: limits(&RebuildBudget::default()),
+                leaves: None,
             })
         };
         self.0.entry(uid).or_insert_with(|| rebuilds().collect());
@@ -89,6 +92,7 @@ pub fn rebuilds(world: &World) -> Vec<Rebuild> {
                 active: world.copied_on().is_some(),
                 copies,
                 limits: limits(&budget),
+                leaves: leaves(world, leg),
             })
             .collect();
     };
@@ -105,8 +109,15 @@ pub fn rebuilds(world: &World) -> Vec<Rebuild> {
         active: granted(term, leg) || (world.only_copies() && leg.spec.replaces.is_some()),
         copies,
         limits: limits(&budget),
+        leaves: leaves(world, leg),
     })
     .collect()
+}
+
+/// The failure domain that the holder leaves whose place `heir` takes only because that breaks a rule.
+fn leaves(world: &World, heir: &MeshReplica) -> Option<String> {
+    let holder = world.leg(heir.spec.replaces.as_deref()?)?;
+    (seats::why(world, holder) == Some(seats::Why::Misplaced)).then(|| world.domain(&holder.spec.node))
 }
 
 /// Whether the leg's drive fails.
@@ -125,11 +136,15 @@ fn granted(term: &Term, leg: &MeshReplica) -> bool {
 fn allot<'a>(all: impl Iterator<Item = &'a Rebuild> + Clone) -> BTreeSet<String> {
     let mut cluster = 0;
     let mut nodes: BTreeMap<&String, usize> = BTreeMap::new();
+    let mut left: Option<&String> = None;
     let mut begin = |rebuild: &'a Rebuild, limits: (usize, usize)| {
         let room = rebuild.nodes.iter().all(|n| nodes.get(n).is_none_or(|busy| *busy < limits.1));
-        if cluster >= limits.0 || !room {
+        let other =
+            !rebuild.active && left.is_some() && rebuild.leaves.as_ref().is_some_and(|domain| left != Some(domain));
+        if cluster >= limits.0 || !room || other {
             return false;
         }
+        left = left.or(rebuild.leaves.as_ref());
         cluster += 1;
         rebuild.nodes.iter().for_each(|n| *nodes.entry(n).or_default() += 1);
         true
@@ -154,7 +169,7 @@ mod tests {
 
     fn rebuild(leg: &str, nodes: &[&str], copies: usize, limits: (usize, usize)) -> Rebuild {
         let nodes = nodes.iter().map(|n| (*n).to_owned()).collect();
-        Rebuild { leg: leg.to_owned(), nodes, active: false, copies, limits }
+        Rebuild { leg: leg.to_owned(), nodes, active: false, copies, limits, leaves: None }
     }
 
     #[test]
@@ -176,6 +191,25 @@ mod tests {
         assert!(ledger.observe("d", vec![rebuild("d-1", &["n6", "n7"], 1, limits)]).is_empty());
         ledger.forget("a");
         assert!(ledger.observe("b", vec![rebuild("b-1", &["n2", "n3"], 1, limits)]).is_empty());
+    }
+
+    #[test]
+    fn what_only_breaks_a_rule_leaves_one_failure_domain_at_a_time() {
+        let mut ledger = Ledger::default();
+        let from = |leg: &str, nodes: &[&str], domain: &str| {
+            vec![Rebuild { leaves: Some(domain.to_owned()), ..rebuild(leg, nodes, 2, (9, 9)) }]
+        };
+        assert!(ledger.observe("a", from("a-1", &["n1", "n2"], "z1")).is_empty());
+        assert!(ledger.observe("b", from("b-1", &["n3", "n4"], "z1")).is_empty());
+        assert_eq!(ledger.observe("c", from("c-1", &["n5", "n6"], "z2")).len(), 1);
+        assert!(
+            ledger.observe("d", vec![rebuild("d-1", &["n5", "n6"], 1, (9, 9))]).is_empty(),
+            "a lost copy waits for nobody"
+        );
+        ledger.forget("a");
+        assert_eq!(ledger.observe("c", from("c-1", &["n5", "n6"], "z2")).len(), 1);
+        ledger.forget("b");
+        assert!(ledger.observe("c", from("c-1", &["n5", "n6"], "z2")).is_empty());
     }
 
     proptest! {

@@ -45,6 +45,7 @@ pub async fn dereference(name: &str, ctx: &Context) -> Result<Option<World>, Err
     let now = ctx.clock.timestamp();
     let out_of_service = out_of_service(attachment.as_ref(), &legs, ctx).await?;
     let gone_nodes = gone_nodes(&legs, &nodes, ctx).await?;
+    let labels = ctx.labels(&legs);
     Ok(Some(World {
         volume,
         uid,
@@ -57,6 +58,8 @@ pub async fn dereference(name: &str, ctx: &Context) -> Result<Option<World>, Err
         nodes,
         out_of_service,
         gone_nodes,
+        labels,
+        domain: ctx.domain.clone(),
         drains: ctx.drains.state(),
         clocks,
         now,

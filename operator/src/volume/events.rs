@@ -61,6 +61,8 @@ pub fn notices(old: &MeshVolumeStatus, new: &MeshVolumeStatus) -> Vec<Notice> {
     }
     let degraded = became(old, new, conditions::DEGRADED, "True");
     news.extend(degraded.map(|c| Notice::warning("Degraded", &c.message)));
+    let broken = became(old, new, conditions::PLACED_BY_POLICY, "False");
+    news.extend(broken.map(|c| Notice::warning(&c.reason, &c.message)));
     let resynced = became(old, new, conditions::RESYNCED, "True")
         .filter(|_| find(old, conditions::RESYNCED).is_some_and(|c| c.status == "False"));
     news.extend(resynced.map(|c| Notice::normal("Resynced", &c.message)));

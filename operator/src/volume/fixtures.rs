@@ -55,6 +55,8 @@ pub(crate) fn detached() -> World {
         nodes: ["n1", "n2", "n3"].map(|name| node(name, now())).to_vec(),
         out_of_service: Vec::new(),
         gone_nodes: Vec::new(),
+        labels: Default::default(),
+        domain: "topology.kubernetes.io/zone".into(),
         drains: Vec::new(),
         clocks: Clocks::default(),
         now: now(),

@@ -12,6 +12,7 @@ pub mod events;
 pub mod grants;
 pub mod guard;
 pub mod kernels;
+pub mod placed;
 pub mod placing;
 pub mod plan;
 pub mod replacing;
@@ -30,6 +31,8 @@ pub(crate) mod fixtures;
 mod guard_tests;
 #[cfg(test)]
 mod lost_tests;
+#[cfg(test)]
+mod placed_tests;
 #[cfg(test)]
 mod replacing_tests;
 #[cfg(test)]

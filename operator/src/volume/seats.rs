@@ -3,6 +3,7 @@
 //! A *seat* is one copy of one mirror set: the leg that has it, and the *heirs* that were placed to take it
 //! (`MeshReplica.spec.replaces`). Retired legs have no seat.
 
+use super::placed;
 use super::world::{World, prepared};
 use crate::drain::leaving;
 use kube::ResourceExt as _;
@@ -22,6 +23,8 @@ pub enum Why {
     Drained,
     /// It is away for longer than the policy waits.
     Away,
+    /// It breaks a rule of the policy, which lets it be moved for that.
+    Misplaced,
 }
 
 impl Why {
@@ -33,6 +36,7 @@ impl Why {
             Self::NodeDeleted => conditions::REASON_NODE_DELETED,
             Self::Drained => conditions::REASON_DRAINING,
             Self::Away => conditions::REASON_LEG_MISSING,
+            Self::Misplaced => conditions::REASON_POLICY_VIOLATED,
         }
     }
 }
@@ -105,6 +109,7 @@ pub fn why(world: &World, leg: &MeshReplica) -> Option<Why> {
         () if away && world.gone(&leg.spec.node) => Some(Why::NodeDeleted),
         () if leaving::leaves(world, leg) => Some(Why::Drained),
         () if away && overdue_in(world, leg).is_some_and(|left| left.is_zero()) => Some(Why::Away),
+        () if placed::moves(world, leg) => Some(Why::Misplaced),
         () => None,
     }
 }

@@ -4,7 +4,7 @@ use super::action::{Plan, Refusal};
 use super::validate::Settled;
 use super::verdict::{self, Picture, Verdict};
 use super::world::{World, prepared};
-use super::{kernels, replacing, seats};
+use super::{kernels, placed, replacing, seats};
 use kube::ResourceExt as _;
 use meshstor_crds::conditions::{self, Want};
 use meshstor_crds::geometry;
@@ -19,6 +19,7 @@ pub fn status(world: &World, settled: &Result<Settled, Refusal>, plan: &Plan) ->
     let mut wants = verdict.wants();
     wants.extend([degraded(world, &picture), resynced(world, &picture)]);
     wants.push(kernels::attachable_anywhere(world, resolved.as_ref()));
+    wants.push(placed::condition(world, resolved.as_ref()));
     wants.extend(kernels::of_consumer(world, &old.conditions));
     wants.extend(replacing::condition(world, plan.unplaced.as_ref()));
     if world.deleting()

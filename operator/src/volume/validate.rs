@@ -77,7 +77,11 @@ pub fn no_policy(name: &str) -> Refusal {
     Refusal::new(conditions::REASON_NOT_FOUND, format!("spec.policy: there is no ReplicaSetPolicy {name}"))
 }
 
-fn resolve(world: &World, spec: &MeshVolumeSpec) -> Result<ResolvedPolicy, Refusal> {
+/// What the policy and the volume's own word come to now.
+///
+/// # Errors
+/// [`Refusal`] when the policy is not there.
+pub fn resolve(world: &World, spec: &MeshVolumeSpec) -> Result<ResolvedPolicy, Refusal> {
     let policy = match (&spec.policy, &world.policy) {
         (None, _) => ReplicaSetPolicySpec::default(),
         (Some(_), Some(policy)) => policy.spec.clone(),

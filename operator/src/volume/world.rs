@@ -1,14 +1,20 @@
 //! What was observed of one volume: the only input of planning and of status.
 
 use super::clocks::Clocks;
-use crate::node::{self, NotReady};
+use crate::node::{self, Labels, NotReady};
 use jiff::Timestamp;
 use kube::ResourceExt as _;
 use meshstor_crds::{
     ArrayStatus, EndedReason, Geometry, MeshAttachment, MeshNode, MeshReplica, MeshVolume, NodeDrain, ReplicaSetPolicy,
     Term, TermPhase,
 };
+use std::collections::BTreeMap;
 use std::sync::Arc;
+
+/// Nobody has heard what labels a node has.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the labels of {0} are not known")]
+pub struct Unheard(pub String);
 
 /// One volume and everything that decides about it. Legs are read *before* the attachment: what the record says is
 /// never older than what is known of a leg.
@@ -38,6 +44,10 @@ pub struct World {
     /// Nodes of its legs that have no `MeshNode`, read with a quorum: somebody deleted it, which says that the node is gone for
     /// good. A daemon that lives makes its own again.
     pub gone_nodes: Vec<String>,
+    /// Labels of the Kubernetes nodes of its legs, as last heard; those that nobody has heard of are not there.
+    pub labels: BTreeMap<String, Labels>,
+    /// Label of a node whose value is its failure domain.
+    pub domain: Arc<str>,
     /// All drains, as last heard.
     pub drains: Vec<Arc<NodeDrain>>,
     /// What this process has measured.
@@ -154,6 +164,24 @@ impl World {
             return Err(NotReady::OutOfService);
         }
         node::find(&self.nodes, name).ok_or(NotReady::Unknown).and_then(|n| node::ready(n, self.now))
+    }
+
+    /// The value of `node`'s label `key`; that of its `MeshNode` goes before that of Kubernetes.
+    ///
+    /// # Errors
+    /// When nobody has heard what labels it has.
+    pub fn label(&self, node: &str, key: &str) -> Result<Option<&str>, Unheard> {
+        let own = node::find(&self.nodes, node).and_then(|n| n.metadata.labels.as_ref()?.get(key));
+        match (own, self.labels.get(node)) {
+            (Some(own), _) => Ok(Some(own)),
+            (None, Some(theirs)) => Ok(theirs.get(key).map(String::as_str)),
+            (None, None) => Err(Unheard(node.to_owned())),
+        }
+    }
+
+    /// The failure domain of `node`: the value of the label that says it, or the node itself.
+    pub fn domain(&self, node: &str) -> String {
+        self.label(node, &self.domain).ok().flatten().map_or_else(|| format!("node {node}"), str::to_owned)
     }
 
     /// Whether the kernel of `node` can run the volume's array, and its fabric reach the legs. Nobody is told of a node that is

@@ -149,6 +149,8 @@ impl Sim {
             foreign_legs: Vec::new(),
             out_of_service: Vec::new(),
             gone_nodes: self.deleted.iter().cloned().collect(),
+            labels: Default::default(),
+            domain: "topology.kubernetes.io/zone".into(),
             drains: Vec::new(),
             nodes: self
                 .nodes
