@@ -158,8 +158,11 @@ impl Lab {
         let mut guest = self.guests.pop().context("there is a node")?;
         guest.cut_power()?;
         netns::remove_tap(&guest.machine.tap)?;
-        self.control.api.delete(&api::ours("meshnodes", guest.name()))?;
-        self.control.api.delete(&format!("/api/v1/nodes/{}", guest.name()))?;
+        for object in [api::ours("meshnodes", guest.name()), format!("/api/v1/nodes/{}", guest.name())] {
+            if self.control.api.find(&object)?.is_some() {
+                self.control.api.delete(&object)?;
+            }
+        }
         std::fs::remove_dir_all(&guest.machine.dir).with_context(|| format!("empty {}", guest.machine.dir.display()))
     }
 

@@ -125,6 +125,11 @@ impl Context {
         self.faces.lock().unwrap_or_else(PoisonError::into_inner).get(name).is_some_and(|face| face.out_of_service)
     }
 
+    /// Whether any Kubernetes node was heard of.
+    pub fn has_faces(&self) -> bool {
+        !self.faces.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
     /// The labels of the Kubernetes nodes of `legs` that were heard of.
     pub fn labels(&self, legs: &[MeshReplica]) -> BTreeMap<String, Labels> {
         let faces = self.faces.lock().unwrap_or_else(PoisonError::into_inner);

@@ -20,6 +20,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("kubectl_drain_of_a_last_copy_says_why_it_waits", last_copy),
     ("kubectl_drain_of_two_nodes_lets_one_go", two_nodes),
     ("node_drain_evacuates_a_volume_in_use", evacuated),
+    ("kubectl_delete_node_is_the_word_that_a_node_is_gone", deleted),
 ];
 
 /// A `kubectl drain` that runs beside the test.
@@ -264,4 +265,48 @@ fn evacuated(lab: &mut Lab) -> Result<()> {
     load.verify(lab, &consumer, &node, &path)?;
     volume.detach()?;
     volume.delete()
+}
+
+/// I1: a node that died and was deleted is not waited for: its copies are made elsewhere at once, its arrays move, and nothing of its
+/// guard is left.
+fn deleted(lab: &mut Lab) -> Result<()> {
+    let gone = lab.add_node()?;
+    let kubelet = guarded(lab)?;
+    let on = |copies: u32| json!({ "capacity": "128Mi", "replicaCount": copies, "filesystem": "ext4", "preferredNode": gone });
+    let (there, here) = (Volume::create(lab, "deleted-user", &on(2))?, Volume::create(lab, "deleted-copy", &on(2))?);
+    let load = Load::new("deleted-copy", 512);
+    let consumer = here.leg_nodes()?.into_iter().find(|n| *n != gone).context("another copy")?;
+    ensure!(here.leg_nodes()?.contains(&gone) && there.leg_nodes()?.contains(&gone), "no copies on {gone}");
+    let path = here.attach(&consumer, true)?;
+    load.start(lab, &consumer, &path)?;
+    load.wait_for_progress(lab, &consumer, 20, secs(60))?;
+    there.attach(&gone, true)?;
+
+    lab.guest_mut(&gone)?.cut_power()?;
+    kubelet.set_alive(&gone, false);
+    lab.kubectl(&["delete", "node", &gone])?;
+    let (there, here) = (Volume::named(lab, "deleted-user"), Volume::named(lab, "deleted-copy"));
+    there.want_on(&consumer, true)?;
+    for volume in [&here, &there] {
+        volume.wait("to have two copies without it", secs(240), |v| {
+            let legs = v["status"]["legs"].as_array().cloned().unwrap_or_default();
+            v["status"]["copies"] == "2/2" && legs.len() == 2 && legs.iter().all(|leg| leg["node"] != *gone)
+        })?;
+    }
+    there.wait_attached(&consumer, true)?;
+    wait_for("the guard of the node to be gone", secs(60), || {
+        let left = [guard(lab, "pods", &gone)?, guard(lab, "poddisruptionbudgets", &gone)?];
+        Ok(when(left.iter().all(Option::is_none), format!("{left:?}")))
+    })?;
+    load.wait_for_progress(lab, &consumer, 20, secs(60))?;
+    load.stop(lab, &consumer)?;
+    here.detach()?;
+    let reader = lab.nodes().into_iter().find(|n| *n != consumer && *n != gone).context("a third node")?;
+    let path = here.attach(&reader, true)?;
+    load.verify(lab, &consumer, &reader, &path)?;
+    for volume in [here, there] {
+        volume.detach()?;
+        volume.delete()?;
+    }
+    lab.remove_last_node()
 }

@@ -4,7 +4,7 @@ use super::guard::{NAMESPACE, TEMPLATE};
 use super::world::{Settings, World, active};
 use crate::context::Context;
 use crate::error::Error;
-use crate::node::Face;
+use crate::node::{self, Face};
 use crate::volume::clocks::Clocks;
 use crate::volume::world::World as Volume;
 use k8s_openapi::api::core::v1::{Node, Pod, PodTemplate};
@@ -85,8 +85,13 @@ fn world(
     legs: Vec<MeshReplica>,
     around: &Around<'_>,
 ) -> Volume {
-    let used: BTreeSet<String> = legs.iter().map(|leg| leg.spec.node.clone()).collect();
-    let there = |name: &String| around.nodes.iter().any(|n| n.name_any() == *name);
+    let term = attachment.as_ref().and_then(|a| a.status.as_ref()?.term.as_ref());
+    let used: BTreeSet<String> =
+        legs.iter().map(|leg| leg.spec.node.clone()).chain(term.map(|t| t.node.clone())).collect();
+    let there = |name: &String| {
+        let node = node::find(around.nodes, name);
+        node.is_some_and(|n| around.faces.contains_key(name) || node::ready(n, around.now).is_ok())
+    };
     let tainted = around.faces.iter().filter(|(_, face)| face.out_of_service);
     Volume {
         volume,

@@ -474,6 +474,7 @@ proptest! {
                 let chosen: Vec<&MeshNode> = nodes.iter().filter(|n| spots.iter().any(|s| s.node == n.name_any())).collect();
                 prop_assert_eq!(chosen.len(), count);
                 prop_assert!(apart(&chosen), "{:?}", spots);
+                prop_assert_eq!(broken(&spread(&rules), &nodes, &spots), [""; 0]);
             }
             Err(refusal) => {
                 for pick in 0u32..1 << nodes.len() {
@@ -483,6 +484,23 @@ proptest! {
             }
         }
     }
+}
+
+/// Legs that break a rule where they are, by the word of [`standing`]. What was just placed breaks none: an unchanged world moves nothing.
+fn broken(rules: &Placement, nodes: &[MeshNode], spots: &[Spot]) -> Vec<String> {
+    let leg = |s: &Spot| {
+        let mut leg = leg(&format!("w-{}", s.slot), s.slot, &s.node, &s.drive, 520);
+        leg.spec.mirror_set = s.mirror_set;
+        leg
+    };
+    let legs: Vec<MeshReplica> = spots.iter().map(leg).collect();
+    let nodes: Vec<Arc<MeshNode>> = nodes.iter().cloned().map(Arc::new).collect();
+    let label = |name: &str, key: &str| {
+        let node = nodes.iter().find(|n| n.name_any() == name).ok_or("no such node")?;
+        Ok(node.metadata.labels.as_ref().and_then(|l| l.get(key)).map(String::as_str))
+    };
+    let all = standing::of(&legs.iter().collect::<Vec<_>>(), rules, None, &nodes, label);
+    all.iter().filter(|s| s.against != Ok(None)).map(|s| format!("{}: {:?}", s.leg.name_any(), s.against)).collect()
 }
 
 fn run_striped(
@@ -571,6 +589,7 @@ proptest! {
                     prop_assert!(distinct(of_set().map(|s| s.node.clone()).collect()), "{:?}", spots);
                     prop_assert!(!zoned || distinct(of_set().filter_map(|s| zone(&s.node)).collect()), "{:?}", spots);
                 }
+                prop_assert_eq!(broken(&rules, &nodes, &spots), [""; 0]);
                 let legs: Vec<MeshReplica> = spots.iter().map(|s| {
                     let mut leg = leg(&format!("w-{}", s.slot), s.slot, &s.node, &s.drive, 520);
                     leg.spec.mirror_set = s.mirror_set;

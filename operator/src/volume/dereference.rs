@@ -44,7 +44,7 @@ pub async fn dereference(name: &str, ctx: &Context) -> Result<Option<World>, Err
     let clocks = ctx.observe(&uid, attachment.as_ref(), &legs, ctx.clock.instant());
     let now = ctx.clock.timestamp();
     let out_of_service = out_of_service(attachment.as_ref(), &legs, ctx).await?;
-    let gone_nodes = gone_nodes(&legs, &nodes, ctx).await?;
+    let gone_nodes = gone_nodes(attachment.as_ref(), &legs, &nodes, ctx).await?;
     let labels = ctx.labels(&legs);
     Ok(Some(World {
         volume,
@@ -97,13 +97,32 @@ pub async fn survey(world: &mut World, ctx: &Context) -> Result<(), Error> {
     Ok(())
 }
 
-/// Which nodes of the legs have no `MeshNode`: those that the cache does not have are read with a quorum.
-async fn gone_nodes(legs: &[MeshReplica], nodes: &[Arc<MeshNode>], ctx: &Context) -> Result<Vec<String>, Error> {
-    let names: BTreeSet<&str> = legs.iter().map(|leg| leg.spec.node.as_str()).collect();
+/// Which nodes of the legs and of the record are gone for good. Those that the cache has and that answer are not asked about.
+async fn gone_nodes(
+    attachment: Option<&MeshAttachment>,
+    legs: &[MeshReplica],
+    nodes: &[Arc<MeshNode>],
+    ctx: &Context,
+) -> Result<Vec<String>, Error> {
+    let term = attachment.and_then(|a| a.status.as_ref()).and_then(|s| s.term.as_ref());
+    let named = legs.iter().map(|leg| leg.spec.node.as_str()).chain(term.map(|t| t.node.as_str()));
+    let names: BTreeSet<&str> = named.collect();
+    let now = ctx.clock.timestamp();
+    // Where Kubernetes has no nodes at all nobody deletes them.
+    let answers = |name: &str| node::find(nodes, name).is_some_and(|n| !ctx.has_faces() || node::ready(n, now).is_ok());
     let api: Api<MeshNode> = Api::all(ctx.client.clone());
+    let kubernetes: Api<Node> = Api::all(ctx.client.clone());
     let mut gone = Vec::new();
-    for name in names.into_iter().filter(|name| node::find(nodes, name).is_none()) {
-        if api.get_opt(name).await.map_err(Error::api(format!("read node {name}")))?.is_none() {
+    for name in names.into_iter().filter(|name| !answers(name)) {
+        let failed = || Error::api(format!("read node {name}"));
+        let left = match api.get_opt(name).await.map_err(failed())? {
+            None => true,
+            Some(node) if node::ready(&node, now).is_err() => {
+                kubernetes.get_metadata_opt(name).await.map_err(failed())?.is_none()
+            }
+            Some(_) => false,
+        };
+        if left {
             gone.push(name.to_owned());
         }
     }

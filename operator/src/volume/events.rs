@@ -86,10 +86,11 @@ pub fn of_term(world: &World, new: &Term) -> Vec<Notice> {
     match new.phase {
         TermPhase::Revoking => {
             if let Some(old) = old.filter(|_| world.given_up() && world.ended().is_none()) {
-                let word = match (world.lost(), world.tainted(&old.node)) {
-                    (true, _) => "spec.lost",
-                    (false, true) => crate::node::OUT_OF_SERVICE,
-                    (false, false) => "it does not answer, and its array ran for a copy alone",
+                let word = match () {
+                    () if world.lost() => "spec.lost",
+                    () if world.tainted(&old.node) => crate::node::OUT_OF_SERVICE,
+                    () if world.gone(&old.node) => "its node was deleted",
+                    () => "it does not answer, and its array ran for a copy alone",
                 };
                 let note =
                     format!("{} was given up in epoch {} ({word}): it is cut off at every leg", old.node, old.epoch);

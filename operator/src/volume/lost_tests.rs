@@ -44,6 +44,21 @@ fn the_taint_is_a_word_for_a_move_and_not_for_a_restart() {
     assert_eq!(steps(&cut), retired, "and what is deleted then goes");
 }
 
+/// A node that was deleted, and does not answer, is as good as tainted: a word for a move, and never for a restart.
+#[test]
+fn a_deleted_node_is_a_word_for_a_move() {
+    let deleted = |node: &str| World { gone_nodes: vec![node.into()], ..attached() };
+    let next = ["write the record: epoch 4 Revoking on n3, in sync v-0,v-1"];
+    assert_eq!(steps(&wanted_on(deleted("n1"), Some("n3"))), next);
+    assert_eq!(steps(&deleted("n1")), [""; 0], "wanted where it is");
+    assert_eq!(steps(&wanted_on(deleted("n2"), Some("n3"))), [""; 0], "another node");
+    let nowhere = ["write the record: epoch 4 Revoking on n1, in sync v-0,v-1"];
+    assert_eq!(steps(&wanted_on(deleted("n1"), None)), nowhere);
+    let world = wanted_on(deleted("n1"), Some("n3"));
+    let told = of_term(&world, &terms::next(&world).unwrap());
+    assert!(told[0].note.contains("n1 was given up in epoch 3 (its node was deleted)"), "{told:?}");
+}
+
 /// Rule 2: the legs of what was given up are hardly awaited, and only those; what starts has confirmed.
 #[test]
 fn a_leg_that_was_given_up_is_awaited_for_its_own_grace() {

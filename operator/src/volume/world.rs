@@ -41,8 +41,8 @@ pub struct World {
     /// Kubernetes nodes of the volume (its consumer's, those of its legs, the one wanted) that bear the out-of-service taint, read
     /// with a quorum.
     pub out_of_service: Vec<String>,
-    /// Nodes of its legs that have no `MeshNode`, read with a quorum: somebody deleted it, which says that the node is gone for
-    /// good. A daemon that lives makes its own again.
+    /// Nodes of its legs and its consumer that are gone for good, read with a quorum: somebody deleted the `MeshNode` (a daemon that lives
+    /// makes its own again), or the Kubernetes node, and the daemon has not been heard of for as long as a node may be silent.
     pub gone_nodes: Vec<String>,
     /// Labels of the Kubernetes nodes of its legs, as last heard; those that nobody has heard of are not there.
     pub labels: BTreeMap<String, Labels>,
@@ -121,20 +121,23 @@ impl World {
         (leg.spec.epoch == 0 && leg.spec.grant.is_none()) || self.gone(&leg.spec.node)
     }
 
-    /// Whether somebody has said that the consumer of the record's epoch runs no more: by `spec.lost`, or by the taint on its node
-    /// while the volume is wanted elsewhere or nowhere. It is a word, not a proof: every confirmation is awaited all the same. An epoch
+    /// Whether somebody has said that the consumer of the record's epoch runs no more: by `spec.lost`, or by the taint on its node, or its
+    /// deletion, while the volume is wanted elsewhere or nowhere. It is a word, not a proof: every confirmation is awaited all the same. An epoch
     /// that is there for a copy alone needs no word: nobody has written in it, and nobody waits for its node.
     pub fn given_up(&self) -> bool {
         let tainted = |t: &Term| self.tainted(&t.node) && self.wanted() != Some(t.node.as_str());
         let silent = |t: &Term| self.only_copies() && self.node_ready(&t.node).is_err();
-        self.lost() || self.term().is_some_and(|t| tainted(t) || silent(t))
+        let gone = |t: &Term| self.gone(&t.node) && self.wanted() != Some(t.node.as_str());
+        self.lost() || self.term().is_some_and(|t| tainted(t) || silent(t) || gone(t))
     }
 
-    /// Whether `node` was given up with the epoch before the record's, or is out of service, and is not the record's own.
+    /// Whether `node` was given up with the epoch before the record's, or is out of service or gone, and is not the record's own.
     pub fn abandoned(&self, node: &str) -> bool {
         let Some(term) = self.term().filter(|t| t.node != node) else { return false };
         let lost = self.attachment.as_ref().and_then(|a| a.spec.lost.as_ref());
-        self.tainted(node) || lost.is_some_and(|lost| lost.node == node && lost.epoch + 1 == term.epoch)
+        self.tainted(node)
+            || self.gone(node)
+            || lost.is_some_and(|lost| lost.node == node && lost.epoch + 1 == term.epoch)
     }
 
     /// Whether the record's epoch may be followed by another: it has ended, or is given up, or nothing of it can
