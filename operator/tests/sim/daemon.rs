@@ -199,7 +199,7 @@ impl Sim {
         if status.ended.is_some_and(|e| e.epoch == epoch) {
             return;
         }
-        let wanted = self.attachment.as_ref().and_then(|a| a.spec.node.clone()).as_deref() == Some(name);
+        let wanted = self.attachment.as_ref().and_then(|a| a.runs_on()) == Some(name);
         match (term.phase, array) {
             (TermPhase::Started | TermPhase::Running, _) if !wanted => {
                 self.nodes.get_mut(name).unwrap().consumer.array = None;
