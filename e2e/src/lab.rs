@@ -156,7 +156,9 @@ impl Lab {
     /// Takes the node that was added last away for good: its power, its tap, its files and its objects.
     pub fn remove_last_node(&mut self) -> Result<()> {
         let mut guest = self.guests.pop().context("there is a node")?;
-        guest.cut_power()?;
+        if guest.is_on() {
+            guest.cut_power()?;
+        }
         netns::remove_tap(&guest.machine.tap)?;
         for object in [api::ours("meshnodes", guest.name()), format!("/api/v1/nodes/{}", guest.name())] {
             if self.control.api.find(&object)?.is_some() {
