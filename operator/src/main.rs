@@ -171,13 +171,17 @@ async fn run_volumes(
     let (by_policy, by_node) = (controller.store(), controller.store());
     let (by_face, by_drain, known) = (controller.store(), controller.store(), ctx.drains.clone());
     let (digests, faces, asked) = (Mutex::default(), Mutex::default(), Mutex::default());
+    let policies = Mutex::new(policy::Seen::default());
     let service = ctx.clone();
     let kubernetes = watcher(Api::<Node>::all(client.clone()), any()).default_backoff().touched_objects();
     controller
         .with_config(Config::default().concurrency(CONCURRENCY))
         .watches(Api::<MeshReplica>::all(client.clone()), any(), |leg| Some(ObjectRef::new(&leg.spec.volume)))
         .watches(Api::<MeshAttachment>::all(client.clone()), any(), |a| Some(ObjectRef::new(&a.name_any())))
-        .watches(Api::<ReplicaSetPolicy>::all(client.clone()), any(), move |p| volumes_of(&by_policy, &p))
+        .watches(Api::<ReplicaSetPolicy>::all(client.clone()), any(), move |p| {
+            let matters = policies.lock().unwrap_or_else(PoisonError::into_inner).matters(&p);
+            if matters { volumes_of(&by_policy, &p) } else { Vec::new() }
+        })
         .watches_stream(nodes, move |node| volumes_after(&by_node, &digests, &node))
         .watches_stream(drains, move |drain| volumes_after_drain(&by_drain, &known, &asked, &drain))
         .watches_stream(kubernetes, move |node| {

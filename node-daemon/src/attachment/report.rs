@@ -226,5 +226,8 @@ fn running(view: &View<'_>, term: &Term, status: &MeshAttachmentStatus) -> Vec<W
         let message = format!("{copies} in-sync copies, {wanted} are to be kept");
         return busy(c::REASON_TOO_FEW_COPIES, message);
     }
+    if view.attachment.spec.node.is_none() {
+        return ready("wanted nowhere; its array runs for a copy", c::REASON_DETACHED);
+    }
     ready("attached", c::REASON_ATTACHED)
 }

@@ -758,7 +758,11 @@ fn an_array_that_runs_for_a_copy_is_mounted_nowhere() {
         let all = &bed.attachment.status.as_ref().unwrap().conditions;
         all.iter().find(|c| c.type_ == "Ready").map(|c| (c.status.clone(), c.reason.clone()))
     };
-    assert_eq!(ready(&bed), Some(("True".to_owned(), "Attached".to_owned())));
+    assert_eq!(
+        ready(&bed),
+        Some(("True".to_owned(), "Detached".to_owned())),
+        "nobody may think that it is where it is wanted"
+    );
     bed.attachment.spec.node = Some("m".to_owned());
     assert!(matches!(bed.plan(), Step::StopArray { .. }), "{}", bed.plan());
 }

@@ -10,6 +10,7 @@ use kube::runtime::controller::Action;
 use kube::{Resource as _, ResourceExt as _};
 use meshstor_crds::conditions::{self, Want};
 use meshstor_crds::{Bitmap, MeshVolume, Rebalance, ReplicaSetPolicy, ReplicaSetPolicyStatus, Time};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -98,6 +99,23 @@ pub async fn reconcile(policy: Arc<ReplicaSetPolicy>, ctx: Arc<Context>) -> Resu
     Ok(Action::requeue(LOOK))
 }
 
+/// Of a policy: UID, generation and status.
+type Sight = (Option<String>, Option<i64>, Option<ReplicaSetPolicyStatus>);
+
+/// What volumes were last woken for, by policy: whose status alone has changed since wakes nobody, for it only says what they say.
+#[derive(Debug, Default)]
+pub struct Seen(HashMap<String, Sight>);
+
+impl Seen {
+    /// Whether the volumes of `policy` need a look, now that it was touched. Its deletion shows it as it was last.
+    pub fn matters(&mut self, policy: &ReplicaSetPolicy) -> bool {
+        let metadata = &policy.metadata;
+        let new = (metadata.uid.clone(), metadata.generation, policy.status.clone());
+        let old = self.0.insert(policy.name_any(), new.clone());
+        old.is_none_or(|old| (&old.0, old.1) != (&new.0, new.1) || old.2 == new.2)
+    }
+}
+
 /// What to do after an error: its class decides.
 #[allow(clippy::needless_pass_by_value, reason = "the signature is the controller's")]
 pub fn on_error(policy: Arc<ReplicaSetPolicy>, failure: &Error, _: Arc<Context>) -> Action {
@@ -145,6 +163,21 @@ mod tests {
         assert!(message(&said(&policy, &bad)).ends_with("what can be moved is moved"));
         let many: Vec<_> = (0..30).map(|n| volume(&format!("v{n:02}"), Some("p"), Some(false))).collect();
         assert!(message(&said(&policy, &many)).contains("v09, …;"));
+    }
+
+    #[test]
+    fn what_a_policy_says_of_its_volumes_wakes_none_of_them() {
+        let mut seen = Seen::default();
+        let mut policy = ReplicaSetPolicy::new("p", ReplicaSetPolicySpec::default());
+        (policy.metadata.uid, policy.metadata.generation) = (Some("1".into()), Some(1));
+        assert!(seen.matters(&policy), "it is new");
+        policy.status = Some(status(&policy, &[], Timestamp::UNIX_EPOCH));
+        assert!(!seen.matters(&policy), "its status");
+        assert!(seen.matters(&policy), "it was deleted, or listed anew");
+        policy.metadata.generation = Some(2);
+        assert!(seen.matters(&policy), "its spec");
+        policy.metadata.uid = Some("2".into());
+        assert!(seen.matters(&policy), "another of its name");
     }
 
     #[test]
