@@ -111,7 +111,10 @@ pub struct MeshVolumeStatus {
     /// The `metadata.generation` that this status answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// `Ready`, `Degraded`, `Resynced`, `AttachableAnywhere`, `ReadLatencyBalanced`, `TakeoverSupported`, while a leg is to be
+    /// The `metadata.generation` of the policy that `PlacedByPolicy` answers; absent without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy_generation: Option<i64>,
+    /// `Ready`, `Degraded`, `Resynced`, `AttachableAnywhere`, `PlacedByPolicy`, `ReadLatencyBalanced`, `TakeoverSupported`, while a leg is to be
     /// replaced `Replacing`, and while true `Reconciling` and `Stalled`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]

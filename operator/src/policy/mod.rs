@@ -23,32 +23,56 @@ const LOOK: Duration = Duration::from_secs(10);
 /// Volumes that are named in a message.
 const NAMED: usize = 10;
 
-/// The volumes of a policy that are not as it wants them, by their own word, and how many there are in all.
-fn violated<'a>(policy: &str, volumes: &'a [Arc<MeshVolume>]) -> (Vec<&'a str>, usize) {
-    let of: Vec<&MeshVolume> =
-        volumes.iter().map(AsRef::as_ref).filter(|v| v.spec.policy.as_deref() == Some(policy)).collect();
-    let says = |v: &&&MeshVolume| {
-        let all = v.status.as_ref().map_or(&[][..], |s| &s.conditions);
-        all.iter().any(|c| c.type_ == conditions::PLACED_BY_POLICY && c.status == "False")
-    };
-    let mut names: Vec<&str> = of.iter().filter(says).filter_map(|v| v.metadata.name.as_deref()).collect();
-    names.sort_unstable();
-    (names, of.len())
+/// What the volumes of a policy say of it.
+struct Said<'a> {
+    /// All of them.
+    all: usize,
+    /// Those that are not as it wants them.
+    broken: Vec<&'a str>,
+    /// Those that do not know, or have not answered this generation of it.
+    open: usize,
 }
 
-fn placed(policy: &ReplicaSetPolicy, names: &[&str], all: usize) -> Want {
-    if names.is_empty() {
-        let message = format!("its {all} volumes are as it says");
-        return Want::new(conditions::PLACED_BY_POLICY, true, conditions::REASON_OK, message);
+fn said<'a>(policy: &ReplicaSetPolicy, volumes: &'a [Arc<MeshVolume>]) -> Said<'a> {
+    let name = policy.name_any();
+    let mut said = Said { all: 0, broken: Vec::new(), open: 0 };
+    for volume in volumes.iter().filter(|v| v.spec.policy.as_ref() == Some(&name)) {
+        let status = volume.status.as_ref();
+        let listed = status.map_or(&[][..], |s| &s.conditions);
+        let placed = listed.iter().find(|c| c.type_ == conditions::PLACED_BY_POLICY).map(|c| c.status.as_str());
+        let fresh = status.is_some_and(|s| s.policy_generation == policy.metadata.generation);
+        said.all += 1;
+        match placed {
+            Some("True") if fresh => {}
+            Some("False") if fresh => said.broken.extend(volume.metadata.name.as_deref()),
+            _ => said.open += 1,
+        }
     }
-    let some = names.iter().take(NAMED).copied().collect::<Vec<_>>().join(", ");
-    let more = if names.len() > NAMED { ", …" } else { "" };
-    let then = match policy.spec.rebalance {
-        Rebalance::Allowed => "what can be moved is moved",
-        Rebalance::Never => "spec.rebalance: Allowed lets their legs be moved",
-    };
-    let message = format!("{} of {all} volumes are not as it says: {some}{more}; {then}", names.len());
-    Want::new(conditions::PLACED_BY_POLICY, false, conditions::REASON_POLICY_VIOLATED, message)
+    said.broken.sort_unstable();
+    said
+}
+
+/// I7: true only when every volume has said so of the policy as it is now.
+fn placed(policy: &ReplicaSetPolicy, said: &Said<'_>) -> Want {
+    let Said { all, broken, open } = said;
+    let want = |status, reason, message| Want { type_: conditions::PLACED_BY_POLICY, status, reason, message };
+    match (broken.is_empty(), open) {
+        (true, 0) => want(Some(true), conditions::REASON_OK, format!("its {all} volumes are as it says")),
+        (true, _) => {
+            let message = format!("{open} of {all} volumes have not said yet whether they are as it says");
+            want(None, conditions::REASON_PREPARING, message)
+        }
+        (false, _) => {
+            let some = broken.iter().take(NAMED).copied().collect::<Vec<_>>().join(", ");
+            let more = if broken.len() > NAMED { ", …" } else { "" };
+            let then = match policy.spec.rebalance {
+                Rebalance::Allowed => "what can be moved is moved",
+                Rebalance::Never => "spec.rebalance: Allowed lets their legs be moved",
+            };
+            let message = format!("{} of {all} volumes are not as it says: {some}{more}; {then}", broken.len());
+            want(Some(false), conditions::REASON_POLICY_VIOLATED, message)
+        }
+    }
 }
 
 /// The status of `policy`, with what its volumes say.
@@ -57,15 +81,15 @@ pub fn status(policy: &ReplicaSetPolicy, volumes: &[Arc<MeshVolume>], now: Times
     if policy.spec.bitmap == Bitmap::None {
         message += WITHOUT_BITMAP;
     }
-    let (names, all) = violated(&policy.name_any(), volumes);
-    let wants = [Want::new(conditions::READY, true, conditions::REASON_OK, message), placed(policy, &names, all)];
+    let said = said(policy, volumes);
+    let wants = [Want::new(conditions::READY, true, conditions::REASON_OK, message), placed(policy, &said)];
     let old = policy.status.as_ref().map_or(&[][..], |s| &s.conditions);
     let generation = policy.metadata.generation;
     ReplicaSetPolicyStatus {
         observed_generation: generation,
         conditions: conditions::apply(old, &wants, generation, &Time(now)),
-        volumes: i32::try_from(all).ok(),
-        violated: i32::try_from(names.len()).ok(),
+        volumes: i32::try_from(said.all).ok(),
+        violated: i32::try_from(said.broken.len()).ok(),
     }
 }
 
@@ -144,11 +168,20 @@ mod tests {
         let said =
             |policy: &ReplicaSetPolicy, volumes: &[Arc<MeshVolume>]| status(policy, volumes, Timestamp::UNIX_EPOCH);
         let message = |s: &ReplicaSetPolicyStatus| s.conditions[1].message.clone();
-        let good =
-            [volume("a", Some("p"), Some(true)), volume("b", Some("p"), None), volume("c", Some("q"), Some(false))];
+        let good = [
+            volume("a", Some("p"), Some(true)),
+            volume("b", Some("p"), Some(true)),
+            volume("c", Some("q"), Some(false)),
+        ];
         let one = said(&policy, &good);
         assert_eq!((one.volumes, one.violated, one.conditions[1].status.as_str()), (Some(2), Some(0), "True"));
         assert!(news(None, &one).is_none());
+        let open = said(&policy, &[good[0].clone(), volume("b", Some("p"), None)]);
+        assert_eq!((open.conditions[1].status.as_str(), open.violated), ("Unknown", Some(0)));
+        policy.metadata.generation = Some(2);
+        let late = said(&policy, &good);
+        assert_eq!(late.conditions[1].status, "Unknown", "they have answered the policy as it was: {late:?}");
+        policy.metadata.generation = None;
         let mut bad = good.to_vec();
         bad.extend([volume("y", Some("p"), Some(false)), volume("x", Some("p"), Some(false))]);
         let two = said(&policy, &bad);

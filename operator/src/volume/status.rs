@@ -37,6 +37,7 @@ pub fn status(world: &World, settled: &Result<Settled, Refusal>, plan: &Plan) ->
         legs: world.legs.iter().map(|leg| volume_leg(world, leg)).collect(),
         copies: (!world.legs.is_empty()).then(|| format!("{}/{}", picture.copies, picture.wanted)),
         consumer: consumer(world),
+        policy_generation: world.policy.as_ref().and_then(|policy| policy.metadata.generation),
         resync: world.array().and_then(|a| a.resync.as_ref()).map(|r| format!("{}%", r.percent)),
     }
 }
