@@ -281,13 +281,20 @@ fn deleted(lab: &mut Lab) -> Result<()> {
     load.start(lab, &consumer, &path)?;
     load.wait_for_progress(lab, &consumer, 20, secs(60))?;
     there.attach(&gone, true)?;
+    let rests = Volume::create(lab, "deleted-rests", &on(2))?;
+    let (other, kept) = (Load::new("deleted-rests", 256), rests.leg_nodes()?.into_iter().find(|n| *n != gone));
+    let kept = kept.context("another copy")?;
+    let path = rests.attach(&kept, true)?;
+    other.write(lab, &kept, &path, 10)?;
+    rests.detach()?;
 
     lab.guest_mut(&gone)?.cut_power()?;
     kubelet.set_alive(&gone, false);
     lab.kubectl(&["delete", "node", &gone])?;
-    let (there, here) = (Volume::named(lab, "deleted-user"), Volume::named(lab, "deleted-copy"));
+    let named = |name: &str| Volume::named(lab, name);
+    let (there, here, rests) = (named("deleted-user"), named("deleted-copy"), named("deleted-rests"));
     there.want_on(&consumer, true)?;
-    for volume in [&here, &there] {
+    for volume in [&here, &there, &rests] {
         volume.wait("to have two copies without it", secs(240), |v| {
             let legs = v["status"]["legs"].as_array().cloned().unwrap_or_default();
             v["status"]["copies"] == "2/2" && legs.len() == 2 && legs.iter().all(|leg| leg["node"] != *gone)
@@ -304,7 +311,9 @@ fn deleted(lab: &mut Lab) -> Result<()> {
     let reader = lab.nodes().into_iter().find(|n| *n != consumer && *n != gone).context("a third node")?;
     let path = here.attach(&reader, true)?;
     load.verify(lab, &consumer, &reader, &path)?;
-    for volume in [here, there] {
+    let path = rests.attach(&reader, true)?;
+    other.verify(lab, &kept, &reader, &path)?;
+    for volume in [here, there, rests] {
         volume.detach()?;
         volume.delete()?;
     }

@@ -7,7 +7,7 @@ use super::status::status;
 use super::world::{BY_CORDON, Settings, World};
 use crate::node::Face;
 use crate::volume::fixtures::{attached, detached, now, show, silence, term_mut};
-use crate::volume::seats::{Why, why};
+use crate::volume::reasons::{Why, why};
 use crate::volume::world::World as Volume;
 use k8s_openapi::api::core::v1::{Pod, PodTemplate};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;

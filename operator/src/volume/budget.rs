@@ -4,7 +4,7 @@
 //! It limits how fast copies come back, and nothing else: no rule of safety depends on it.
 
 use super::world::World;
-use super::{copying, seats};
+use super::{copying, reasons};
 use crate::node::NotReady;
 use kube::ResourceExt as _;
 use meshstor_crds::{LegState, MeshReplica, MeshVolume, RebuildBudget, Term, TermPhase, conditions, geometry};
@@ -117,7 +117,7 @@ pub fn rebuilds(world: &World) -> Vec<Rebuild> {
 /// The failure domain that the holder leaves whose place `heir` takes only because that breaks a rule.
 fn leaves(world: &World, heir: &MeshReplica) -> Option<String> {
     let holder = world.leg(heir.spec.replaces.as_deref()?)?;
-    (seats::why(world, holder) == Some(seats::Why::Misplaced)).then(|| world.domain(&holder.spec.node))
+    (reasons::why(world, holder) == Some(reasons::Why::Misplaced)).then(|| world.domain(&holder.spec.node))
 }
 
 /// Whether the leg's drive fails.

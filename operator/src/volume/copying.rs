@@ -6,7 +6,8 @@
 
 use super::action::Action;
 use super::budget;
-use super::seats::{self, Seat, inside, why};
+use super::reasons::why;
+use super::seats::{self, Seat, inside};
 use super::world::{World, prepared};
 use crate::drain::leaving;
 use crate::drain::world::active;

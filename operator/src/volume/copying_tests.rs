@@ -6,6 +6,7 @@ use super::copying::{obstacle, place};
 use super::fixtures::{attached, detached, leg, leg_mut, now, silence, term_mut, with_term};
 use super::guard;
 use super::plan::plan;
+use super::reasons::{Why, why};
 use super::validate::validate;
 use super::world::World;
 use meshstor_crds::{Ended, EndedReason, NodeDrain, NodeDrainSpec, TermPhase, Time};
@@ -179,4 +180,26 @@ fn a_copy_waits_for_its_turn_before_an_array_is_made() {
     copy_on(&mut world, Some("n1"));
     assert!(budget::rebuilds(&world)[0].active, "it keeps its turn");
     assert_eq!(place(&world).as_deref(), Some("n1"));
+}
+
+/// I3: a node that is gone for good takes a copy of what nobody uses with it; another is made at once, and not when somebody attaches it.
+#[test]
+fn what_a_deleted_node_had_of_a_volume_at_rest_is_made_elsewhere() {
+    let gone = || {
+        let mut world = leaves();
+        leg_mut(&mut world, "v-1").spec.replace = false;
+        silence(&mut world, "n2");
+        assert_eq!(why(&world, world.leg("v-1").unwrap()), None, "it may come back");
+        world.gone_nodes = vec!["n2".into()];
+        world
+    };
+    let world = gone();
+    assert_eq!(why(&world, world.leg("v-1").unwrap()), Some(Why::NodeDeleted));
+    assert_eq!(steps(&world), ["have the array run on n1 for a copy"]);
+    let mut only = gone();
+    term_mut(&mut only).in_sync = vec!["v-1".into()];
+    assert_eq!(why(&only, only.leg("v-1").unwrap()), None, "I1: nobody else has what it has");
+    let mut used = gone();
+    ask(&mut used, Some("n1"));
+    assert_eq!(why(&used, used.leg("v-1").unwrap()), None, "its consumer says when it is lost");
 }

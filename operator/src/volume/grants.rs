@@ -2,7 +2,7 @@
 
 use super::action::Action;
 use super::world::{World, confirmed};
-use super::{budget, seats};
+use super::{budget, reasons, seats};
 use crate::node;
 use kube::ResourceExt as _;
 use meshstor_crds::{Grant, MeshReplica, Term, TermPhase};
@@ -29,7 +29,7 @@ fn clear_all(world: &World) -> Vec<Action> {
 fn one(world: &World, term: &Term, leg: &MeshReplica) -> Option<Action> {
     let name = leg.name_any();
     let inside = term.in_sync.contains(&name);
-    if term.retired.contains(&name) || !(inside || seats::candidate(world, leg)) {
+    if term.retired.contains(&name) || !(inside || reasons::candidate(world, leg)) {
         let idle = leg.spec.grant.is_some() && term.phase == TermPhase::Running && !inside;
         // Its consumer lets go of the path before the target closes the export.
         let idle = idle && seats::member(world, leg).is_none();

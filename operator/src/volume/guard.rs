@@ -3,6 +3,7 @@
 use super::action::Action;
 use super::grants::next_number;
 use super::placing;
+use super::reasons;
 use super::replacing::{RETIRED_MAX, may_be_wiped, next_generation, retire};
 use super::seats;
 use super::terms;
@@ -79,7 +80,7 @@ fn create(world: &World, name: &str, spec: &MeshReplicaSpec) -> Verdict {
             must(world.legs.iter().all(|leg| leg.spec.slot != spec.slot), "I1", "one leg a slot")
         }
         Some(old) => {
-            let known = world.leg(old).filter(|leg| seats::why(world, leg).is_some());
+            let known = world.leg(old).filter(|leg| reasons::why(world, leg).is_some());
             must(
                 known.is_some_and(|l| l.spec.mirror_set == spec.mirror_set),
                 "I4",
@@ -206,7 +207,7 @@ fn set_grant(world: &World, leg: &MeshReplica, grant: &Grant) -> Verdict {
     must(grant.consumer == term.node, "I2", "a grant is for the record's consumer")?;
     must(confirmed(leg, term.epoch), "rule 2", "a leg is granted after it confirmed the epoch")?;
     must(!term.retired.contains(&name), "rule 8", "a retired leg is never granted")?;
-    let alone = term.in_sync.contains(&name) || seats::candidate(world, leg);
+    let alone = term.in_sync.contains(&name) || reasons::candidate(world, leg);
     must(alone, "rule 7", "a seat has one candidate at a time")?;
     must(!(second && term.in_sync.contains(&name)), "I6", "a leg of S never gets a second grant")?;
     must(grant.number >= next_number(leg), "rule 1", "a grant's number is new")?;

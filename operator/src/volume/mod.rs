@@ -15,6 +15,7 @@ pub mod kernels;
 pub mod placed;
 pub mod placing;
 pub mod plan;
+pub mod reasons;
 pub mod replacing;
 pub mod seats;
 pub mod status;

@@ -2,7 +2,7 @@
 
 use super::fixtures::{attached, detached, leg, leg_mut, node, now, silence, with_term};
 use super::placed::{condition, moves};
-use super::seats::{Why, why};
+use super::reasons::{Why, why};
 use super::world::World;
 use meshstor_crds::conditions::Want;
 use meshstor_crds::{Rebalance, ReplicaSetPolicy, ReplicaSetPolicySpec, ResolvedPolicy, TermPhase};

@@ -4,7 +4,7 @@ use super::action::{Action, Plan, Refusal};
 use super::clocks::{GIVEN_UP_GRACE, REVOKE_GRACE};
 use super::validate::Settled;
 use super::world::World;
-use super::{copying, deletion, grants, placing, replacing, seats, terms};
+use super::{copying, deletion, grants, placing, reasons, replacing, terms};
 use crate::node;
 use meshstor_crds::TermPhase;
 use std::time::Duration;
@@ -76,7 +76,7 @@ pub fn next_look(world: &World, plan: &Plan) -> Duration {
         (!world.clocks.waits.is_empty()).then_some(BUDGET),
         revoking.then(|| grace_left(world)),
         plan.unplaced.is_some().then_some(UNEASY),
-        world.legs.iter().filter_map(|leg| seats::overdue_in(world, leg)).filter(|left| !left.is_zero()).min(),
+        world.legs.iter().filter_map(|leg| reasons::overdue_in(world, leg)).filter(|left| !left.is_zero()).min(),
         Some(CALM),
     ];
     expiries.chain(others.into_iter().flatten()).min().unwrap_or(CALM).max(Duration::from_secs(1))

@@ -6,7 +6,8 @@
 //! leg of S has its seat: until then its old bytes are what a person could still look into.
 
 use super::action::{Action, Plan, Refusal};
-use super::seats::{self, Seat, Why, inside, member, record, retired, why};
+use super::reasons::{self, Why, why};
+use super::seats::{self, Seat, inside, member, record, retired};
 use super::validate::Settled;
 use super::world::{World, blank, prepared};
 use super::{placing, terms};
@@ -137,7 +138,7 @@ fn heir(world: &World, settled: &Result<Settled, Refusal>) -> Option<Result<Acti
         .collect();
     let name = naming::successor(&world.name(), slot.0, next_generation(world));
     let silent: Vec<&str> =
-        seat.legs().filter(|leg| seats::silent(world, leg)).map(|leg| leg.spec.node.as_str()).collect();
+        seat.legs().filter(|leg| reasons::silent(world, leg)).map(|leg| leg.spec.node.as_str()).collect();
     let nodes = world.nodes.iter().filter(|node| !silent.contains(&node.name_any().as_str())).cloned().collect();
     let there = World { nodes, ..world.clone() };
     Some(placing::heir(&there, settled, slot, &staying).map(|spot| {
@@ -208,7 +209,7 @@ fn leaving(world: &World, leg: &MeshReplica) -> String {
     let name = place(leg);
     match (&leg.metadata.deletion_timestamp, world.node_ready(&leg.spec.node)) {
         (None, _) => format!("{name} is retired, and wiped when another leg has its place"),
-        (Some(_), Ok(())) if seats::drive_gone(world, leg) => format!(
+        (Some(_), Ok(())) if reasons::drive_gone(world, leg) => format!(
             "{name} is wiped when its drive is back; if that is destroyed, take the finalizer from its MeshReplica by hand"
         ),
         (Some(_), Ok(())) => format!("{name} is being wiped"),

@@ -3,8 +3,8 @@
 use super::action::Action;
 use super::fixtures::{attached, leg, leg_mut, now, show, silence, term_mut, with_term};
 use super::guard;
+use super::reasons::{self, Why};
 use super::replacing::{self, RETIRED_MAX};
-use super::seats::{self, Why};
 use super::status::status;
 use super::validate::validate;
 use super::world::World;
@@ -14,7 +14,7 @@ use meshstor_crds::conditions::{self, Want};
 use meshstor_crds::{MemberState, MeshReplica, ResolvedPolicy, TermPhase, Time, VolumeLeg};
 
 fn why(world: &World, name: &str) -> Option<Why> {
-    seats::why(world, world.leg(name).unwrap())
+    reasons::why(world, world.leg(name).unwrap())
 }
 
 /// v-1 is away since so many seconds; the policy waits 900.
@@ -70,9 +70,9 @@ fn a_leg_that_stays_away_is_replaced_when_the_policy_has_waited() {
     show(&mut copied, &[("v-0", MemberState::InSync), ("v-1", MemberState::Rebuilding)]);
     assert_eq!(why(&copied, "v-1"), None);
     let mut detached = with_term(3, TermPhase::Revoking, &["v-0"]);
-    assert!(!seats::away(&detached, detached.leg("v-1").unwrap()));
+    assert!(!reasons::away(&detached, detached.leg("v-1").unwrap()));
     silence(&mut detached, "n2");
-    assert!(seats::away(&detached, detached.leg("v-1").unwrap()));
+    assert!(reasons::away(&detached, detached.leg("v-1").unwrap()));
 }
 
 #[test]
@@ -115,13 +115,13 @@ fn a_seat_has_one_candidate_at_a_time() {
     heir(&mut world, 1, "n3", "v-1");
     let partition = leg_mut(&mut world, "v-1.1").status.take();
     assert!(retired(&world).is_empty(), "the heir is still being made");
-    assert!(!seats::candidate(&world, world.leg("v-1.1").unwrap()));
-    assert!(seats::candidate(&world, world.leg("v-1").unwrap()), "the old one may still come back");
+    assert!(!reasons::candidate(&world, world.leg("v-1.1").unwrap()));
+    assert!(reasons::candidate(&world, world.leg("v-1").unwrap()), "the old one may still come back");
     leg_mut(&mut world, "v-1.1").status = partition;
     assert_eq!(retired(&world), ["v-1"]);
     term_mut(&mut world).retired = vec!["v-1".into()];
-    assert!(!seats::candidate(&world, world.leg("v-1").unwrap()));
-    assert!(seats::candidate(&world, world.leg("v-1.1").unwrap()));
+    assert!(!reasons::candidate(&world, world.leg("v-1").unwrap()));
+    assert!(reasons::candidate(&world, world.leg("v-1.1").unwrap()));
 }
 
 /// I3: the leg that is to leave is retired only when another has its place in S; what is filled beside it has a grant.
@@ -131,7 +131,7 @@ fn a_leg_in_use_leaves_last() {
     leg_mut(&mut world, "v-1").spec.replace = true;
     heir(&mut world, 1, "n3", "v-1");
     assert!(retired(&world).is_empty());
-    assert!(seats::candidate(&world, world.leg("v-1.1").unwrap()));
+    assert!(reasons::candidate(&world, world.leg("v-1.1").unwrap()));
     term_mut(&mut world).in_sync = vec!["v-0".into(), "v-1.1".into()];
     assert!(retired(&world).is_empty(), "the consumer lets go of its path first");
     show(&mut world, &[("v-0", MemberState::InSync), ("v-1.1", MemberState::InSync)]);
@@ -194,7 +194,7 @@ fn a_node_that_is_silent_since_its_leg_went_is_no_place_for_another() {
     };
     for (seconds, silent) in [(901, true), (899, false), (0, false)] {
         beat(&mut world, seconds);
-        assert_eq!(seats::silent(&world, world.leg("v-1").unwrap()), silent, "{seconds}");
+        assert_eq!(reasons::silent(&world, world.leg("v-1").unwrap()), silent, "{seconds}");
     }
-    assert!(!seats::silent(&attached(), attached().leg("v-1").unwrap()), "a leg that is there");
+    assert!(!reasons::silent(&attached(), attached().leg("v-1").unwrap()), "a leg that is there");
 }

@@ -4,7 +4,7 @@ use super::action::{Plan, Refusal};
 use super::validate::Settled;
 use super::verdict::{self, Picture, Verdict};
 use super::world::{World, prepared};
-use super::{kernels, placed, replacing, seats};
+use super::{kernels, placed, reasons, replacing};
 use kube::ResourceExt as _;
 use meshstor_crds::conditions::{self, Want};
 use meshstor_crds::geometry;
@@ -94,7 +94,7 @@ fn volume_leg(world: &World, leg: &MeshReplica) -> VolumeLeg {
     let (name, state) = (leg.name_any(), leg_state(world, leg));
     let before = world.volume.status.as_ref().and_then(|s| s.legs.iter().find(|l| l.name == name));
     let since = before.and_then(|l| l.missing_since.clone()).unwrap_or(Time(world.now));
-    let missing_since = seats::away(world, leg).then_some(since);
+    let missing_since = reasons::away(world, leg).then_some(since);
     let (node, drive) = (leg.spec.node.clone(), leg.spec.drive.clone());
     VolumeLeg { name, slot: leg.spec.slot, node, drive, state, missing_since }
 }
