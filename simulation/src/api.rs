@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use kube::Resource;
 use kube::api::ObjectMeta;
-use meshstor_crds::{MeshAttachment, MeshNode, MeshReplica, MeshVolume, ReplicaSetPolicy, Time};
+use meshstor_crds::{MeshAttachment, MeshNode, MeshReplica, MeshVolume, NodeDrain, ReplicaSetPolicy, Time};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -72,6 +72,7 @@ kinds! {
     };
     MeshNode, nodes, |_, _, _| Ok(()), |_, _| None;
     ReplicaSetPolicy, policies, |_, _, _| Ok(()), |_, _| None;
+    NodeDrain, drains, |_, _, _| Ok(()), |_, _| None;
 }
 
 /// Objects of one kind, and every change of them.
@@ -127,6 +128,7 @@ pub(crate) struct State {
     pub(crate) replicas: Table<MeshReplica>,
     pub(crate) nodes: Table<MeshNode>,
     pub(crate) policies: Table<ReplicaSetPolicy>,
+    pub(crate) drains: Table<NodeDrain>,
     pub(crate) version: u64,
     /// Changes of anything but heartbeats.
     pub(crate) changed: u64,

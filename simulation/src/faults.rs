@@ -230,6 +230,7 @@ impl Sim<'_> {
         }
         self.some_person(mix, node);
         self.move_some_leg();
+        self.drain_some_node();
     }
 
     fn operator_fault(&mut self, mix: &Mix) {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use kube::ResourceExt as _;
 use meshstor_crds::{MeshReplica, conditions};
 use meshstor_node_daemon::host::Host as _;
+use meshstor_operator::volume::budget;
 
 use crate::sim::{NODES, Sim};
 
@@ -52,6 +53,10 @@ impl Sim<'_> {
         // Processes of the fault phase may have a crash point before them; those of the heal phase have none.
         self.daemons.clear();
         self.operators.clear();
+        // Where it has no place it has none until nodes may be used again.
+        if self.attachment().is_none() {
+            self.end_drains();
+        }
         if self.deleting() {
             self.want(None);
         } else if self.rng.bool() {
@@ -93,6 +98,18 @@ impl Sim<'_> {
         let late = |l: &&Arc<MeshReplica>| l.spec.replaces.as_ref().is_some_and(|of| !stays(of));
         if let Some(leg) = legs.iter().filter(late).find(|l| !in_sync.contains(&l.name_any())) {
             return Err(format!("I4: at rest, and {} was never copied to", leg.name_any()));
+        }
+        let (emptied, closed) = self.drained();
+        // Where nobody wants a leg elsewhere too, and there is room.
+        let asked = legs.iter().any(|l| l.spec.replace || budget::fails(l));
+        let room = NODES.len().saturating_sub(closed) >= said.legs.len();
+        if let Some(leg) = legs.iter().find(|l| emptied.contains(&l.spec.node)).filter(|_| room && !asked) {
+            let why = said.conditions.iter().find(|c| c.type_ == conditions::REPLACING).map(|c| &c.message);
+            let (leg, node) = (leg.name_any(), &leg.spec.node);
+            return Err(format!("I4: at rest, and {leg} is still on {node}, which is drained: {why:?}"));
+        }
+        if !emptied.is_empty() && room && !asked {
+            self.count("node emptied");
         }
         if legs.iter().any(|l| l.spec.replaces.is_some()) {
             self.count("heir in sync");

@@ -9,7 +9,7 @@ use kube::client::Body;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::{reflector, watcher};
-use meshstor_crds::{MeshNode, MeshVolume, NodeDrain};
+use meshstor_crds::{DrainMode, MeshNode, MeshVolume, NodeDrain, NodeDrainSpec};
 use meshstor_node_daemon::host::crash::CrashPoint;
 use meshstor_operator::context::Context;
 use meshstor_operator::error::{Class, Error};
@@ -29,8 +29,9 @@ pub(crate) struct Operator {
     ctx: Arc<Context>,
     nodes: Writer<MeshNode>,
     volumes: Writer<MeshVolume>,
+    drains: Writer<NodeDrain>,
     /// How far its watches have come.
-    seen: (usize, usize),
+    seen: (usize, usize, usize),
     running: Option<Run>,
     pub(crate) point: Arc<CrashPoint>,
     /// The version at which the reconcile that runs began.
@@ -76,10 +77,8 @@ impl Operator {
         let _inside = rt.enter();
         let (nodes, node_writer) = reflector::store::<MeshNode>();
         let (volumes, volume_writer) = reflector::store::<MeshVolume>();
-        let (drains, mut drain_writer) = reflector::store::<NodeDrain>();
-        // Nobody drains anything here: a drain asks for replacements, which are asked for by `spec.replace`.
-        drain_writer.apply_watcher_event(&watcher::Event::Init);
-        drain_writer.apply_watcher_event(&watcher::Event::InitDone);
+        // What a drain asks of volumes is theirs to do. That a node may go, and its guard, is not looked at here.
+        let (drains, drain_writer) = reflector::store::<NodeDrain>();
         let client = client(&name, net, &point);
         let ctx = Context::new(client, nodes, drains, volumes).with_clock(Arc::clone(clock) as Arc<_>);
         let mut operator = Self {
@@ -88,7 +87,8 @@ impl Operator {
             ctx: Arc::new(ctx),
             nodes: node_writer,
             volumes: volume_writer,
-            seen: (0, 0),
+            drains: drain_writer,
+            seen: (0, 0, 0),
             running: None,
             point,
             since: 0,
@@ -97,6 +97,8 @@ impl Operator {
         operator.nodes.apply_watcher_event(&watcher::Event::InitDone);
         operator.volumes.apply_watcher_event(&watcher::Event::Init);
         operator.volumes.apply_watcher_event(&watcher::Event::InitDone);
+        operator.drains.apply_watcher_event(&watcher::Event::Init);
+        operator.drains.apply_watcher_event(&watcher::Event::InitDone);
         operator.watch(usize::MAX);
         operator
     }
@@ -114,8 +116,15 @@ impl Operator {
                 self.volumes.apply_watcher_event(&watcher::Event::Apply((**object).clone()));
             }
         }
+        for (name, object) in state.drains.changes.iter().skip(self.seen.2).take(most) {
+            let event = object.as_ref().map(|o| watcher::Event::Apply((**o).clone()));
+            let gone = || watcher::Event::Delete(NodeDrain::new(name, NodeDrainSpec::of("", DrainMode::Evacuate)));
+            self.drains.apply_watcher_event(&event.unwrap_or_else(gone));
+        }
         let upto = |seen: usize, all: usize| all.min(seen.saturating_add(most));
-        self.seen = (upto(self.seen.0, state.nodes.changes.len()), upto(self.seen.1, state.volumes.changes.len()));
+        let (nodes, volumes) = (state.nodes.changes.len(), state.volumes.changes.len());
+        let drains = state.drains.changes.len();
+        self.seen = (upto(self.seen.0, nodes), upto(self.seen.1, volumes), upto(self.seen.2, drains));
     }
 
     pub(crate) fn busy(&self) -> bool {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use kube::Resource as _;
 use meshstor_crds::identity;
-use meshstor_crds::{MeshAttachment, MeshVolume, Term};
+use meshstor_crds::{DrainMode, MeshAttachment, MeshVolume, NodeDrain, NodeDrainSpec, Term};
 use meshstor_node_daemon::host::Host as _;
 use meshstor_node_daemon::host::crash::CrashPoint;
 use meshstor_node_daemon::host::fake::io::{BLOCKS, Quirks};
@@ -260,6 +260,41 @@ impl<'r> Sim<'r> {
             self.say(|| format!("{name} is asked to {}", if asked { "leave" } else { "stay" }));
             self.count("leg asked to leave or stay");
         }
+    }
+
+    /// A person drains a node, for good or for a while, or ends that.
+    pub(crate) fn drain_some_node(&mut self) {
+        let Some(rng) = &mut self.moves else { return };
+        if rng.u32(0..1000) >= 10 {
+            return;
+        }
+        let node = NODES[rng.usize(0..NODES.len())];
+        let mode = if rng.u8(0..3) == 0 { DrainMode::Maintenance } else { DrainMode::Evacuate };
+        let mut state = self.net.state();
+        let ended = state.delete::<NodeDrain>(node, None, None).is_ok();
+        if !ended {
+            drop(state.create(NodeDrain::new(node, NodeDrainSpec::of(node, mode)), &By::Person));
+        }
+        drop(state);
+        self.say(
+            || if ended { format!("the drain of {node} is ended") } else { format!("{node} is drained: {mode:?}") },
+        );
+        self.count(if ended { "drain ended" } else { "node drained" });
+    }
+
+    /// Every drain is ended.
+    pub(crate) fn end_drains(&mut self) {
+        let mut state = self.net.state();
+        let names: Vec<String> = state.drains.objects.keys().cloned().collect();
+        names.iter().for_each(|name| drop(state.delete::<NodeDrain>(name, None, None)));
+    }
+
+    /// Nodes that are to be emptied, and how many are drained in all.
+    pub(crate) fn drained(&self) -> (Vec<String>, usize) {
+        let state = self.net.state();
+        let evacuate = |d: &&Arc<NodeDrain>| d.spec.mode == DrainMode::Evacuate;
+        let emptied = state.drains.objects.values().filter(evacuate).map(|d| d.spec.node.clone());
+        (emptied.collect(), state.drains.objects.len())
     }
 
     pub(crate) fn delete(&mut self) {

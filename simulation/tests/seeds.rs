@@ -98,6 +98,9 @@ fn no_seed_breaks_an_invariant() {
             "step refused by a host",
             "leg asked to leave or stay",
             "heir in sync",
+            "node drained",
+            "drain ended",
+            "node emptied",
             "copied while nobody used it",
         ] {
             assert!(fired(fault), "{fault}: it never happened");
