@@ -107,6 +107,11 @@ pub struct MeshNodeStatus {
     #[schemars(length(max = 256))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["id".into()]))]
     pub quarantine: Vec<Quarantined>,
+    /// How long the way to other nodes is: to each, or to 64 of them where there are more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["node".into()]))]
+    pub fabric: Vec<FabricPeer>,
     /// When the daemon last said that it lives; every 30 s. It decides nothing about who may write.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub heartbeat: Option<Time>,
@@ -137,6 +142,18 @@ pub struct Capability {
     /// How it was found out, or what to do about its absence.
     #[schemars(length(max = 512))]
     pub message: String,
+}
+
+/// The way to another node.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct FabricPeer {
+    /// The other node.
+    #[schemars(length(min = 1, max = 253))]
+    pub node: String,
+    /// Round trip in microseconds, rounded up to a power of two from 16 to 65536: it changes when the way does, and not with each measurement.
+    #[schemars(range(min = 16, max = 65536))]
+    pub latency_microseconds: i32,
 }
 
 /// A drive that MeshStor may use.

@@ -6,6 +6,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+/// Name of the policy of all volumes that name none. It need not be there.
+pub const DEFAULT_POLICY: &str = "default";
+
 /// How the copies of a volume are placed and kept.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[kube(
@@ -124,6 +127,20 @@ pub struct Placement {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 16, "additionalProperties" = {"type": "string", "maxLength": 63}))]
     pub drive_selector: BTreeMap<String, String>,
+    /// Whether copies go where the fabric is fast, as the nodes measure it (`MeshNode.status.fabric`): near the node on which the volume is used or
+    /// will be (`MeshVolume.spec.preferredNode`), else near its first copy. After the rules of `spread`, and before how full drives are.
+    #[serde(default)]
+    pub fabric_latency: FabricLatency,
+}
+
+/// What the measured latency of the fabric is to placement.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FabricLatency {
+    /// Nothing.
+    #[default]
+    Ignore,
+    /// The nearer node is taken first. It rules nothing out, and moves nothing.
+    Prefer,
 }
 
 /// One rule of spreading.

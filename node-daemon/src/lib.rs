@@ -6,6 +6,7 @@
 pub mod attachment;
 pub mod control;
 pub mod events;
+pub mod fabric;
 pub mod host;
 pub mod ids;
 pub mod leg;

@@ -17,7 +17,7 @@ use meshstor_node_daemon::control::context::{Context, Timing};
 use meshstor_node_daemon::control::dispatch::{Dispatch, caches};
 use meshstor_node_daemon::control::interest::Interests;
 use meshstor_node_daemon::control::surroundings::Process;
-use meshstor_node_daemon::control::{node, quarantine};
+use meshstor_node_daemon::control::{fabric, node, quarantine};
 use meshstor_node_daemon::events;
 use meshstor_node_daemon::host::real::{RealConfig, RealHost, detach_if_asked};
 use meshstor_node_daemon::host::{Host, NodeFacts};
@@ -169,12 +169,14 @@ async fn work(options: Options, host: Arc<RealHost>, facts: NodeFacts, client: C
         rdma: Mutex::new(facts.rdma),
         stuck: Mutex::default(),
         quarantine: Mutex::default(),
+        fabric: Mutex::default(),
         litter: Notify::new(),
         node_changed: Notify::new(),
         gates: Mutex::new(HashMap::new()),
     });
     tracing::info!(node = %ctx.node, incarnation = %ctx.incarnation, "serving");
     tokio::spawn(node::keep(Arc::clone(&ctx), client.clone()));
+    tokio::spawn(fabric::keep(Arc::clone(&ctx), client.clone()));
     tokio::spawn(quarantine::keep(Arc::clone(&ctx), client));
     Dispatch::new(ctx).run(changes, news).await;
     Err(anyhow!("the watches ended"))

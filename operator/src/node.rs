@@ -106,6 +106,8 @@ impl Digest {
     pub fn of(node: &MeshNode) -> Self {
         let mut status = node.status.clone();
         let beat = status.as_mut().and_then(|s| s.heartbeat.take()).map(|t| t.0);
+        // It is read when something is placed, and moves nothing.
+        status.iter_mut().for_each(|s| s.fabric.clear());
         Self { unschedulable: node.spec.unschedulable, labels: node.labels().clone(), status, beat }
     }
 

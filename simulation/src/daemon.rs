@@ -176,6 +176,7 @@ impl Daemon {
             rdma: Mutex::default(),
             stuck: Mutex::default(),
             quarantine: Mutex::default(),
+            fabric: Mutex::default(),
             litter: Notify::new(),
             node_changed: Notify::new(),
             gates: Mutex::default(),
@@ -291,7 +292,7 @@ impl Daemon {
         next.status = Some(node::status(
             &old,
             &Ok(facts),
-            &node::Known { stuck: self.ctx.stuck(), quarantine: self.ctx.quarantined() },
+            &node::Known { stuck: self.ctx.stuck(), quarantine: self.ctx.quarantined(), fabric: self.ctx.fabric() },
             vec![address(&self.node)],
             Some(1),
             &self.ctx.now(),

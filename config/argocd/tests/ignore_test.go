@@ -84,6 +84,7 @@ func TestWhatIsIgnored(t *testing.T) {
 		{"MeshNode", "a reboot", "{status: {bootId: x}}", "{status: {bootId: y}}"},
 		{"MeshNode", "", "{status: {drives: [{id: a, freeExtents: []}]}}", "{status: {drives: [{id: a, freeExtents: [{firstByte: 1}]}]}}"},
 		{"MeshNode", "a drive", "{status: {drives: [{id: a}]}}", "{status: {drives: [{id: b}]}}"},
+		{"MeshNode", "", "{status: {fabric: [{node: b, latencyMicroseconds: 64}]}}", "{status: {fabric: [{node: b, latencyMicroseconds: 128}]}}"},
 		{"MeshAttachment", "", "{status: {array: {resync: {percent: 10}}}}", "{status: {array: {resync: {percent: 20}}}}"},
 		{"MeshAttachment", "", "{status: {array: {members: [{leg: a, latencyEwmaNs: 1}]}}}", "{status: {array: {members: [{leg: a, latencyEwmaNs: 2}]}}}"},
 		{"MeshAttachment", "a member", "{status: {array: {members: [{leg: a, state: InSync}]}}}", "{status: {array: {members: [{leg: a, state: Held}]}}}"},

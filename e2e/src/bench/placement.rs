@@ -26,15 +26,20 @@ pub fn run() -> Result<Vec<Row>> {
     let legs = (0..LEGS).map(leg).collect::<Result<Vec<_>>>()?;
     let cluster = Cluster { nodes: &nodes, replicas: &legs, drained: &BTreeMap::new(), now };
     let rule = |key: &str, mode: &str| json!({ "topologyKey": key, "mode": mode });
+    let near = |spread: Vec<Value>| json!({ "spread": spread, "fabricLatency": "Prefer" });
     [
-        ("placement", vec![]),
-        ("placement-spread", vec![rule("zone", "Required"), rule("rack", "Preferred")]),
-        ("placement-crossing", vec![rule("zone", "Required"), rule("rack", "Required"), rule("row", "Required")]),
-        ("placement-refused", vec![rule("hall", "Required")]),
+        ("placement", json!({})),
+        ("placement-spread", json!({ "spread": [rule("zone", "Required"), rule("rack", "Preferred")] })),
+        (
+            "placement-crossing",
+            json!({ "spread": [rule("zone", "Required"), rule("rack", "Required"), rule("row", "Required")] }),
+        ),
+        ("placement-near", near(vec![rule("zone", "Required")])),
+        ("placement-refused", json!({ "spread": [rule("hall", "Required")] })),
     ]
     .into_iter()
-    .map(|(name, spread)| {
-        let rules: Placement = serde_json::from_value(json!({ "spread": spread }))?;
+    .map(|(name, rules)| {
+        let rules: Placement = serde_json::from_value(rules)?;
         let mut times = Vec::new();
         for _ in 0..RUNS {
             let request = Request {
@@ -82,10 +87,18 @@ fn node(n: usize, now: Timestamp) -> Result<MeshNode> {
         } },
         "spec": {},
         "status": {
-            "heartbeat": now, "drives": drives, "kernel": { "release": "7.3.4", "capabilities": capabilities },
+            "heartbeat": now, "drives": drives, "fabric": fabric(n), "kernel": { "release": "7.3.4", "capabilities": capabilities },
             "conditions": [{ "type": "Ready", "status": "True", "reason": "AsWanted", "message": "", "lastTransitionTime": now }],
         },
     }))?)
+}
+
+/// What a node has measured of 64 others all over the cluster, by name.
+fn fabric(n: usize) -> Vec<Value> {
+    let mut peers: Vec<usize> = (1..=64).map(|k| (n + k * 77) % NODES).collect();
+    peers.sort_unstable();
+    let class = |to: usize| 64 << (to % 4);
+    peers.into_iter().map(|to| json!({ "node": format!("node-{to:05}"), "latencyMicroseconds": class(to) })).collect()
 }
 
 fn leg(n: usize) -> Result<MeshReplica> {

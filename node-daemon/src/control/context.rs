@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use kube::Resource;
-use meshstor_crds::{Time, Transport};
+use meshstor_crds::{FabricPeer, Time, Transport};
 use tokio::sync::{Notify, oneshot};
 
 use super::cluster::Cluster;
@@ -79,6 +79,8 @@ pub struct Context {
     pub stuck: Mutex<BTreeMap<String, String>>,
     /// What was found to belong to no object; none before it was looked for.
     pub quarantine: Mutex<Option<Kept>>,
+    /// How long the way to other nodes is, as it was last measured; none before that.
+    pub fabric: Mutex<Option<Vec<FabricPeer>>>,
     /// Something may have come, or lost its object, that nobody here serves; or what becomes of such things was changed.
     pub litter: Notify,
     /// The node's drives, or what else its object says, may have changed.
@@ -134,6 +136,19 @@ impl Context {
     /// What is in quarantine; none where that is not known yet.
     pub fn quarantined(&self) -> Option<Kept> {
         self.quarantine.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How long the way to other nodes is; none where that was not measured yet.
+    pub fn fabric(&self) -> Option<Vec<FabricPeer>> {
+        self.fabric.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes note of what was measured.
+    pub fn note_fabric(&self, peers: Vec<FabricPeer>) {
+        let before = self.fabric.lock().unwrap_or_else(PoisonError::into_inner).replace(peers);
+        if before != self.fabric() {
+            self.node_changed.notify_one();
+        }
     }
 
     /// Takes note of what is in quarantine.

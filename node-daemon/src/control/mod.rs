@@ -6,6 +6,7 @@ pub mod context;
 pub mod dispatch;
 pub mod effect;
 pub mod error;
+pub mod fabric;
 mod health;
 pub mod interest;
 pub mod leg;

@@ -204,7 +204,7 @@ pub(super) fn drives_fit(fits: &[Candidate<'_>]) -> Dropped {
 fn candidate<'a>(node: &'a MeshNode, drive: &'a Drive, request: &Request<'_>, promised: OnNode<'_>) -> Candidate<'a> {
     let (free, fill) = promised.room_and_fill(drive);
     let preferred = request.preferred == Some(super::name(node));
-    Candidate { free, fill, spare: 0, preferred, node, drive }
+    Candidate { free, fill, spare: 0, preferred, far: 0, node, drive }
 }
 
 fn drive_usable(all: &[Drive]) -> Dropped {

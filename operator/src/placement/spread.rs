@@ -90,9 +90,9 @@ pub(super) struct Found<'a> {
 }
 
 impl Found<'_> {
-    /// Fullness of the chosen drives, for a choice between two arrangements.
-    pub(super) fn fullness(&self) -> u64 {
-        self.chosen.iter().map(|c| u64::from(c.fill)).sum()
+    /// How far the chosen nodes are and how full the drives, for a choice between two arrangements.
+    pub(super) fn far_and_full(&self) -> (i64, u64) {
+        (self.chosen.iter().map(|c| i64::from(c.far)).sum(), self.chosen.iter().map(|c| u64::from(c.fill)).sum())
     }
 }
 

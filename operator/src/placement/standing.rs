@@ -1,9 +1,10 @@
 //! Where legs are, held against the rules as they are now. Pure.
 
+use super::near::Near;
 use super::{drives, filters};
 use crate::node;
 use kube::ResourceExt as _;
-use meshstor_crds::{MeshNode, MeshReplica, Placement, SpreadMode};
+use meshstor_crds::{FabricLatency, MeshNode, MeshReplica, Placement, SpreadMode};
 use std::sync::Arc;
 
 /// One leg's place.
@@ -29,17 +30,21 @@ pub fn of<'a, 'l>(
     nodes: &[Arc<MeshNode>],
     label: impl Fn(&str, &str) -> Value<'l>,
 ) -> Vec<Standing<'a>> {
+    let first = || legs.first().map(|leg| leg.spec.node.as_str());
+    let centre = preferred.or_else(first).filter(|_| rules.fabric_latency == FabricLatency::Prefer);
+    let near = Near::of(centre, nodes);
     let stands = |(index, leg): (usize, &&'a MeshReplica)| {
         let name = &leg.spec.node;
         let spread = rules.spread.iter().map(|rule| rule.topology_key.as_str());
         let values = spread.filter_map(|key| Some(format!("{key}={}", label(name, key).ok()??)));
         let preferred = (preferred == Some(name)).then(|| "the preferred node".to_owned());
+        let way = node::find(nodes, name).and_then(|node| near.way(node));
         let against = node_against(name, rules, &label)
             .and_then(|found| if found.is_some() { Ok(found) } else { drive_against(leg, rules, nodes) })
             .and_then(
                 |found| if found.is_some() { Ok(found) } else { spread_against(leg, &legs[..index], rules, &label) },
             );
-        Standing { leg, for_it: values.chain(preferred).collect(), against }
+        Standing { leg, for_it: values.chain(preferred).chain(way).collect(), against }
     };
     legs.iter().enumerate().map(stands).collect()
 }

@@ -1,6 +1,7 @@
 //! Places for legs of a volume whose copies are striped: each on a drive of its own, and no two of a mirror set on one node.
 
 use super::filters::{self, Dropped};
+use super::near::{self, Near};
 use super::spread::{self, Rules};
 use super::{Candidate, Cluster, Promises, Refusal, Request, Spot, name};
 use crate::node;
@@ -32,13 +33,25 @@ impl<'a> Offer<'a> {
 /// consumer with a copy reads all of it from its own drives. Else set by set, from the nodes with most drives left:
 /// without required labels that finds a place whenever there is one.
 pub(super) fn place(request: &Request<'_>, cluster: &Cluster<'_>) -> Result<Vec<Spot>, Refusal> {
+    let spots = place_near(request, cluster, near::centre(request))?;
+    let Some(first) = spots.first().map(|spot| spot.node.as_str()).filter(|_| near::floats(request)) else {
+        return Ok(spots);
+    };
+    let again = Request { preferred: Some(first), ..*request };
+    Ok(place_near(&again, cluster, Some(first)).unwrap_or_else(|_| spots.clone()))
+}
+
+/// As [`place`], near a node.
+fn place_near(request: &Request<'_>, cluster: &Cluster<'_>, centre: Option<&str>) -> Result<Vec<Spot>, Refusal> {
+    let near = Near::of(centre, cluster.nodes);
     let promises = Promises::of(cluster.replicas);
     let pinned = filters::pinned_sector(request.taken, cluster.nodes);
     let (mut offers, mut dropped) = (Vec::new(), Vec::new());
     for node in cluster.nodes {
         match filters::node_alone(node, request, cluster) {
             Ok(()) => {
-                let (drives, short) = filters::each_drive(node, request, &promises, pinned);
+                let (mut drives, short) = filters::each_drive(node, request, &promises, pinned);
+                near.mark(&mut drives);
                 dropped.extend(filters::drives_short(&drives, &short).map(|why| (node.name_any(), why)));
                 offers.push(Offer { node, drives });
             }

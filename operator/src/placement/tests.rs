@@ -3,8 +3,8 @@
 use super::*;
 use jiff::Timestamp;
 use meshstor_crds::{
-    Capability, Drive, Extent, Geometry, Kernel, MIB, MeshNodeSpec, MeshNodeStatus, MeshReplicaSpec, Placement, Spread,
-    SpreadMode, Time, Transport, conditions,
+    Capability, Drive, Extent, FabricLatency, FabricPeer, Geometry, Kernel, MIB, MeshNodeSpec, MeshNodeStatus,
+    MeshReplicaSpec, Placement, Spread, SpreadMode, Time, Transport, conditions,
 };
 use proptest::prelude::*;
 
@@ -451,25 +451,74 @@ fn any_rules() -> impl Strategy<Value = Vec<(&'static str, SpreadMode)>> {
         .prop_map(|(a, b, c, count)| [("x", a), ("y", b), ("z", c)].into_iter().take(count).collect())
 }
 
+fn way(from: &mut MeshNode, to: &str, latency_microseconds: i32) {
+    from.status.as_mut().unwrap().fabric.push(FabricPeer { node: to.to_owned(), latency_microseconds });
+}
+
+/// The fabric speaks after the rules of spreading and before the drives; what nobody measured is far.
+#[test]
+fn legs_go_where_the_fabric_is_fast() {
+    let ways = [("n1", "n2", 256), ("n1", "n4", 64), ("n3", "n1", 64), ("n3", "n2", 32), ("n1", "n3", 128)];
+    let nodes = || -> Vec<MeshNode> {
+        let zones = [("n1", "a"), ("n2", "b"), ("n3", "b"), ("n4", "a"), ("n5", "b")];
+        let mut all: Vec<MeshNode> = zones.iter().map(|(name, zone)| labelled(name, &[("zone", zone)])).collect();
+        for (from, to, class) in ways {
+            way(all.iter_mut().find(|n| n.name_any() == from).unwrap(), to, class);
+        }
+        all
+    };
+    let prefer =
+        |rules: &[(&'static str, SpreadMode)]| Placement { fabric_latency: FabricLatency::Prefer, ..spread(rules) };
+    // Without the word of the policy the first by name.
+    assert_eq!(on(&run_by(&spread(&[]), nodes(), &[], &[], &[0, 1], 520)), ["n1", "n2"]);
+    // Near the first copy, by its own measurements or those of the others.
+    assert_eq!(on(&run_by(&prefer(&[]), nodes(), &[], &[], &[0, 1], 520)), ["n1", "n4"]);
+    assert_eq!(on(&run_by(&prefer(&[]), nodes(), &[], &[], &[0, 1, 2], 520)), ["n1", "n4", "n3"]);
+    for mode in [Required, Preferred] {
+        assert_eq!(on(&run_by(&prefer(&[("zone", mode)]), nodes(), &[], &[], &[0, 1], 520)), ["n1", "n3"]);
+    }
+    // Near a copy that is there, and near where it will be used.
+    let placed = [leg("w-0", 0, "n3", "n3-d", 520)];
+    assert_eq!(on(&run_by(&prefer(&[]), nodes(), &placed, &placed, &[1], 520)), ["n2"]);
+    let rules = prefer(&[]);
+    let slots = [(0, 0), (1, 0), (2, 0)];
+    let all: Vec<Arc<MeshNode>> = nodes().into_iter().map(Arc::new).collect();
+    let cluster = Cluster { nodes: &all, replicas: &[], drained: &BTreeMap::new(), now: now() };
+    let by = |geometry: Geometry| {
+        let request = request(&slots, geometry, 520 * MIB, &[], &rules);
+        let spots = place(&Request { preferred: Some("n3"), ..request }, &cluster).unwrap();
+        spots.into_iter().map(|spot| spot.node).collect::<Vec<_>>()
+    };
+    assert_eq!(by(Geometry::new(3, 1)), ["n3", "n2", "n1"]);
+}
+
 proptest! {
     /// No required rule is ever broken, and a refusal is never given where trying everything finds a place.
     #[test]
     fn required_spreading_holds_and_nothing_is_missed(
         labels in prop::collection::vec([0u8..3, 0u8..3, 0u8..4], 0..7), rules in any_rules(), count in 1usize..5,
+        ways in prop::collection::vec(prop::option::of(4u32..17), 49), near in any::<bool>(),
     ) {
-        let nodes: Vec<MeshNode> = labels.iter().enumerate().map(|(i, l)| {
+        let mut nodes: Vec<MeshNode> = labels.iter().enumerate().map(|(i, l)| {
             // 3 of the last one: no such label.
             let all = ["x", "y", "z"].iter().zip(l).filter(|(_, v)| **v < 3);
             let all: Vec<(&str, String)> = all.map(|(k, v)| (*k, v.to_string())).collect();
             labelled(&format!("n{i}"), &all.iter().map(|(k, v)| (*k, v.as_str())).collect::<Vec<_>>())
         }).collect();
+        for (from, to) in (0..nodes.len()).flat_map(|from| (0..labels.len()).map(move |to| (from, to))) {
+            if let Some(class) = ways[from * 7 + to].filter(|_| from != to) {
+                way(&mut nodes[from], &format!("n{to}"), 1 << class);
+            }
+        }
+        let fabric_latency = if near { FabricLatency::Prefer } else { FabricLatency::Ignore };
+        let rules_of = |rules: &[(&'static str, SpreadMode)]| Placement { fabric_latency, ..spread(rules) };
         let slots: Vec<i32> = (0..i32::try_from(count).unwrap()).collect();
         let required: Vec<&str> = rules.iter().filter(|(_, m)| *m == Required).map(|(k, _)| *k).collect();
         let apart = |some: &[&MeshNode]| required.iter().all(|key| {
             let values: Vec<_> = some.iter().filter_map(|n| n.labels().get(*key)).collect();
             values.len() == some.len() && values.iter().collect::<std::collections::BTreeSet<_>>().len() == some.len()
         });
-        match run_by(&spread(&rules), nodes.clone(), &[], &[], &slots, 520) {
+        match run_by(&rules_of(&rules), nodes.clone(), &[], &[], &slots, 520) {
             Ok(spots) => {
                 let chosen: Vec<&MeshNode> = nodes.iter().filter(|n| spots.iter().any(|s| s.node == n.name_any())).collect();
                 prop_assert_eq!(chosen.len(), count);

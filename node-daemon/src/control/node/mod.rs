@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use kube::api::PostParams;
 use kube::{Api, Client};
 use meshstor_crds::conditions as c;
-use meshstor_crds::{Capability, Drive, Extent, Kernel, MeshNode, MeshNodeSpec, MeshNodeStatus, Time};
+use meshstor_crds::{Capability, Drive, Extent, FabricPeer, Kernel, MeshNode, MeshNodeSpec, MeshNodeStatus, Time};
 use tokio::task::JoinSet;
 
 use super::cluster::ask;
@@ -33,7 +33,7 @@ const HEARTBEAT: Duration = Duration::from_secs(30);
 pub async fn keep(ctx: Arc<Context>, client: Client) {
     let api: Api<MeshNode> = Api::all(client);
     let (mut written, mut told) = (None, BTreeMap::new());
-    let (mut seen, mut shown) = (look(Arc::clone(&ctx)).await, None);
+    let (mut seen, mut shown, mut measured) = (look(Arc::clone(&ctx)).await, None, None);
     let mut looks = JoinSet::new();
     let (mut again, mut looked, mut due) = (false, Instant::now(), Instant::now());
     loop {
@@ -77,6 +77,11 @@ pub async fn keep(ctx: Arc<Context>, client: Client) {
             due = Instant::now();
             shown = quarantined;
         }
+        let fabric = ctx.fabric();
+        if fabric != measured {
+            due = Instant::now();
+            measured = fabric;
+        }
         let wanted = again || seen.is_err() || looked.elapsed() >= ctx.timing.full;
         if wanted && looks.is_empty() {
             looks.spawn(look(Arc::clone(&ctx)));
@@ -106,7 +111,7 @@ async fn turn(
         ctx.rdma.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&facts.rdma);
     }
     let old = object.status.clone().unwrap_or_default();
-    let known = Known { stuck: ctx.stuck(), quarantine: ctx.quarantined() };
+    let known = Known { stuck: ctx.stuck(), quarantine: ctx.quarantined(), fabric: ctx.fabric() };
     object.status = Some(status(&old, seen, &known, ctx.listen(), object.metadata.generation, &ctx.now()));
     let params = PostParams::default();
     Ok(ask(format!("node {}", ctx.node), api.replace_status(&ctx.node, &params, &object)).await?)
@@ -127,6 +132,8 @@ pub struct Known {
     pub stuck: BTreeMap<String, String>,
     /// What belongs to no object; none before it was looked for.
     pub quarantine: Option<Kept>,
+    /// How long the way to other nodes is; none before it was measured.
+    pub fabric: Option<Vec<FabricPeer>>,
 }
 
 /// What the object says of a node that was seen so, or could not be looked at.
@@ -157,6 +164,7 @@ pub fn status(
         addresses,
         heartbeat: Some(now.clone()),
         quarantine,
+        fabric: known.fabric.clone().unwrap_or_else(|| old.fabric.clone()),
         ..shown
     }
 }

@@ -172,6 +172,7 @@ impl Sim {
             rdma: Mutex::default(),
             stuck: Mutex::default(),
             quarantine: Mutex::default(),
+            fabric: Mutex::default(),
             litter: Notify::new(),
             node_changed: Notify::new(),
             gates: Mutex::default(),
