@@ -82,7 +82,11 @@ pub struct NodeDrainStatus {
     /// not so any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub released_at: Option<Time>,
-    /// Volumes that are ready for it, of those that have to do with the node, for instance `3/5`.
+    /// The most volumes that had to do with the node at one time since the drain was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub volumes_total: Option<i32>,
+    /// Volumes that are ready for it, of `volumesTotal`, for instance `3/5`: those that have left the node count.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     pub volumes_ready: Option<String>,

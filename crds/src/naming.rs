@@ -34,6 +34,9 @@ pub fn lost(leg: &str) -> String {
     format!("lost_{leg}")
 }
 
+/// Annotation by which Argo CD applies `ignoreResourceUpdates` to an object that is in nobody's git.
+pub const ARGO_IGNORE_UPDATES: &str = "argocd.argoproj.io/ignore-resource-updates";
+
 /// The `homehost` part of the metadata names of our arrays.
 pub const HOMEHOST: &str = "meshstor";
 

@@ -65,7 +65,8 @@ pub struct MeshVolumeSpec {
     #[serde(default)]
     #[x_kube(validation = Rule::new("self == oldSelf").message("spec.filesystem: never changes; make a new volume and copy the data"))]
     pub filesystem: Filesystem,
-    /// Name of the `ReplicaSetPolicy` that says how copies are placed and kept. Without one the built-in defaults apply.
+    /// Name of the `ReplicaSetPolicy` that says how copies are placed and kept. Without one that of the name `default` applies where there is
+    /// one, and else the built-in defaults.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub policy: Option<String>,
@@ -104,6 +105,13 @@ pub enum Filesystem {
     None,
 }
 
+impl MeshVolumeSpec {
+    /// The policy that applies where it is there: the one that is named, or [`crate::DEFAULT_POLICY`].
+    pub fn policy_name(&self) -> &str {
+        self.policy.as_deref().unwrap_or(crate::DEFAULT_POLICY)
+    }
+}
+
 /// What the operator has seen of a volume.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
@@ -113,6 +121,7 @@ pub struct MeshVolumeStatus {
     pub observed_generation: Option<i64>,
     /// The `metadata.generation` of the policy that `PlacedByPolicy` answers; absent without one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
     pub policy_generation: Option<i64>,
     /// `Ready`, `Degraded`, `Resynced`, `AttachableAnywhere`, `PlacedByPolicy`, `ReadLatencyBalanced`, `TakeoverSupported`, while a leg is to be
     /// replaced `Replacing`, and while true `Reconciling` and `Stalled`.

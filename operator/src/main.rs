@@ -213,7 +213,7 @@ fn note(outcome: Result<(), impl Display>) {
 
 fn volumes_of(volumes: &Store<MeshVolume>, policy: &ReplicaSetPolicy) -> Vec<ObjectRef<MeshVolume>> {
     let name = policy.name_any();
-    let uses = volumes.state_filter(|v: &MeshVolume| v.spec.policy.as_deref() == Some(name.as_str()));
+    let uses = volumes.state_filter(|v: &MeshVolume| v.spec.policy_name() == name);
     uses.iter().map(|v| ObjectRef::from_obj(v.as_ref())).collect()
 }
 

@@ -59,10 +59,14 @@ pub async fn apply(client: &Client, wanted: &MeshVolume) -> Result<Vec<String>, 
 }
 
 async fn policy(client: &Client, volume: &MeshVolume) -> Result<ReplicaSetPolicySpec, ApplyError> {
-    let Some(name) = &volume.spec.policy else { return Ok(ReplicaSetPolicySpec::default()) };
+    let name = volume.spec.policy_name();
     let found: Option<ReplicaSetPolicy> =
         Api::all(client.clone()).get_opt(name).await.map_err(api(format!("read policy {name}")))?;
-    found.map(|policy| policy.spec).ok_or_else(|| ApplyError::NoPolicy(name.clone()))
+    match (found, &volume.spec.policy) {
+        (Some(policy), _) => Ok(policy.spec),
+        (None, None) => Ok(ReplicaSetPolicySpec::default()),
+        (None, Some(name)) => Err(ApplyError::NoPolicy(name.clone())),
+    }
 }
 
 fn owned<K: Resource<DynamicType = ()>>(object: &K, volume: &MeshVolume) -> Result<(), ApplyError> {

@@ -15,6 +15,8 @@ pub struct Decision<'a> {
     pub waits: Vec<DrainVolume>,
     /// Volumes that have to do with its node.
     pub total: usize,
+    /// The most of them at one time since it was made.
+    pub most: usize,
     /// Another drain, of another failure domain, that let its node go and has not ended.
     pub turn: Option<&'a NodeDrain>,
     /// There is no such `MeshNode`.
@@ -61,7 +63,9 @@ fn look<'a>(world: &World, drain: &'a NodeDrain, going: &BTreeSet<String>) -> De
     let mut waits: Vec<DrainVolume> = concerned().filter_map(|v| volumes::waits(v, drain, &others)).collect();
     waits.sort_by(|a, b| a.name.cmp(&b.name));
     let unknown = world.node(node).is_none();
-    Decision { drain, waits, total: concerned().count(), turn: None, unknown, released: false }
+    let total = concerned().count();
+    let before = drain.status.as_ref().and_then(|s| s.volumes_total).and_then(|n| usize::try_from(n).ok());
+    Decision { drain, waits, total, most: total.max(before.unwrap_or(0)), turn: None, unknown, released: false }
 }
 
 /// Whether legs that may still be used are on the drain's node: only then it matters that it goes.

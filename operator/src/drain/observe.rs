@@ -70,7 +70,7 @@ async fn volumes(ctx: &Context, around: &Around<'_>) -> Result<Vec<Volume>, Erro
         legs.sort_by_key(|leg| leg.spec.slot);
         let ours = |a: &MeshAttachment| a.owner_references().iter().any(|o| o.uid == uid);
         let attachment = records.remove(&volume.name_any()).filter(ours);
-        let policy = policies.iter().find(|p| Some(p.name_any()) == volume.spec.policy).cloned();
+        let policy = policies.iter().find(|p| p.name_any() == volume.spec.policy_name()).cloned();
         let world = world(volume, uid, policy, attachment, legs, around);
         busy.iter().any(|node| super::volumes::concerns(&world, node)).then_some(world)
     });

@@ -18,7 +18,8 @@ pub fn status(world: &World, decision: &Decision<'_>) -> NodeDrainStatus {
         observed_generation: generation,
         conditions: conditions::apply(&old.conditions, &wants(decision), generation, &Time(world.now)),
         released_at: decision.released.then_some(since),
-        volumes_ready: Some(format!("{}/{}", decision.total - decision.waits.len(), decision.total)),
+        volumes_total: i32::try_from(decision.most).ok(),
+        volumes_ready: Some(format!("{}/{}", decision.most - decision.waits.len(), decision.most)),
         volumes: decision.waits.iter().take(VOLUMES_MAX).cloned().collect(),
     }
 }
@@ -68,9 +69,9 @@ fn verdict(decision: &Decision<'_>) -> (Option<&'static str>, &'static str, Stri
 }
 
 fn told(decision: &Decision<'_>, first: &DrainVolume) -> String {
-    let done = decision.total - decision.waits.len();
+    let done = decision.most - decision.waits.len();
     let resync = first.resync.as_ref();
     let percent = resync.map(|r| format!(", {} %", r.percent)).unwrap_or_default();
     let left = resync.and_then(|r| r.remaining_seconds).map(|s| format!(", about {s} s left")).unwrap_or_default();
-    format!("{done} of {} volumes are ready; {}: {}{percent}{left}", decision.total, first.name, first.message)
+    format!("{done} of {} volumes are ready; {}: {}{percent}{left}", decision.most, first.name, first.message)
 }

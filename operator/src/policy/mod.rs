@@ -36,11 +36,14 @@ struct Said<'a> {
 fn said<'a>(policy: &ReplicaSetPolicy, volumes: &'a [Arc<MeshVolume>]) -> Said<'a> {
     let name = policy.name_any();
     let mut said = Said { all: 0, broken: Vec::new(), open: 0 };
-    for volume in volumes.iter().filter(|v| v.spec.policy.as_ref() == Some(&name)) {
+    for volume in volumes.iter().filter(|v| v.spec.policy_name() == name) {
         let status = volume.status.as_ref();
         let listed = status.map_or(&[][..], |s| &s.conditions);
         let placed = listed.iter().find(|c| c.type_ == conditions::PLACED_BY_POLICY).map(|c| c.status.as_str());
-        let fresh = status.is_some_and(|s| s.policy_generation == policy.metadata.generation);
+        let fresh = status.is_some_and(|s| {
+            let itself = s.observed_generation == volume.metadata.generation;
+            itself && s.policy_generation == policy.metadata.generation
+        });
         said.all += 1;
         match placed {
             Some("True") if fresh => {}
@@ -182,6 +185,9 @@ mod tests {
         let late = said(&policy, &good);
         assert_eq!(late.conditions[1].status, "Unknown", "they have answered the policy as it was: {late:?}");
         policy.metadata.generation = None;
+        let mut turned = good.to_vec();
+        Arc::make_mut(&mut turned[0]).metadata.generation = Some(2);
+        assert_eq!(said(&policy, &turned).conditions[1].status, "Unknown", "it has not looked at this policy yet");
         let mut bad = good.to_vec();
         bad.extend([volume("y", Some("p"), Some(false)), volume("x", Some("p"), Some(false))]);
         let two = said(&policy, &bad);

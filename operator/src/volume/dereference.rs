@@ -38,7 +38,7 @@ pub async fn dereference(name: &str, ctx: &Context) -> Result<Option<World>, Err
     // was outside of S after it was seen with a spent grant.
     let (legs, foreign_legs) = legs(name, &uid, ctx).await?;
     let (attachment, foreign_attachment) = attachment(name, &uid, ctx).await?;
-    let policy = policy(volume.spec.policy.as_deref(), ctx).await?;
+    let policy = policy(volume.spec.policy_name(), ctx).await?;
     let placing = attachment.is_none() && volume.metadata.deletion_timestamp.is_none();
     let (nodes, all_legs) = if placing { cluster(ctx).await? } else { (ctx.nodes.state(), Vec::new()) };
     let clocks = ctx.observe(&uid, attachment.as_ref(), &legs, ctx.clock.instant());
@@ -148,8 +148,7 @@ async fn attachment(name: &str, uid: &str, ctx: &Context) -> Result<(Option<Mesh
     Ok((ours, foreign.is_some()))
 }
 
-async fn policy(name: Option<&str>, ctx: &Context) -> Result<Option<ReplicaSetPolicy>, Error> {
-    let Some(name) = name else { return Ok(None) };
+async fn policy(name: &str, ctx: &Context) -> Result<Option<ReplicaSetPolicy>, Error> {
     let api: Api<ReplicaSetPolicy> = Api::all(ctx.client.clone());
     api.get_opt(name).await.map_err(Error::api(format!("read policy {name}")))
 }

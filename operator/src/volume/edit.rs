@@ -7,12 +7,18 @@ use kube::Resource as _;
 use meshstor_crds::conditions::{self, Want};
 use meshstor_crds::{
     MeshAttachment, MeshAttachmentSpec, MeshReplica, MeshReplicaSpec, MeshVolume, REPLICA_FINALIZER, Term,
-    VOLUME_FINALIZER,
+    VOLUME_FINALIZER, naming,
 };
+use std::collections::BTreeMap;
 
 /// The owner reference of everything that belongs to the volume.
 fn owner(world: &World) -> Option<Vec<OwnerReference>> {
     world.volume.controller_owner_ref(&()).map(|owner| vec![owner])
+}
+
+/// Argo CD looks past what `ignoreResourceUpdates` names in objects that are in git, and in others only if they say so themselves.
+fn dependent() -> BTreeMap<String, String> {
+    [(naming::ARGO_IGNORE_UPDATES.to_owned(), "true".to_owned())].into()
 }
 
 /// A new leg, held by its daemon's finalizer from the start.
@@ -20,6 +26,7 @@ pub fn new_leg(world: &World, name: &str, spec: &MeshReplicaSpec) -> MeshReplica
     let mut leg = MeshReplica::new(name, spec.clone());
     leg.metadata.owner_references = owner(world);
     leg.metadata.finalizers = Some(vec![REPLICA_FINALIZER.to_owned()]);
+    leg.metadata.annotations = Some(dependent());
     leg
 }
 
@@ -31,6 +38,7 @@ pub fn new_attachment(world: &World) -> MeshAttachment {
     // Without it `kubectl delete --cascade=foreground` of the volume would take the record away first, and daemons
     // may wipe legs that have no record.
     attachment.metadata.finalizers = Some(vec![VOLUME_FINALIZER.to_owned()]);
+    attachment.metadata.annotations = Some(dependent());
     attachment
 }
 

@@ -15,20 +15,12 @@ fn standings<'a>(world: &'a World, rules: &Placement) -> Vec<Standing<'a>> {
     standing::of(&legs, rules, world.volume.spec.preferred_node.as_deref(), &world.nodes, label)
 }
 
-/// The rules as they are now; none where the policy that the volume names is not there.
-fn rules(world: &World) -> Option<Placement> {
-    match (&world.volume.spec.policy, &world.policy) {
-        (None, _) => Some(Placement::default()),
-        (Some(_), policy) => policy.as_ref().map(|policy| policy.spec.placement.clone()),
-    }
-}
-
 /// Why each leg is where it is, and what of the volume is not as the policy says now.
 pub fn condition(world: &World, resolved: Option<&ResolvedPolicy>) -> Want {
     let said = |status, reason, message| Want { type_: conditions::PLACED_BY_POLICY, status, reason, message };
-    let Some(rules) = rules(world) else {
-        let name = world.volume.spec.policy.as_deref().unwrap_or_default();
-        return said(None, conditions::REASON_NOT_FOUND, validate::no_policy(name).message);
+    let rules = match validate::policy(world) {
+        Ok(policy) => policy.placement,
+        Err(refusal) => return said(None, conditions::REASON_NOT_FOUND, refusal.message),
     };
     if world.legs.is_empty() {
         return said(None, conditions::REASON_PREPARING, "nodes and drives are still to be chosen".to_owned());

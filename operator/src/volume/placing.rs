@@ -103,11 +103,7 @@ fn spots_beside(
 
 /// The rules of placement are not frozen: what is still to be placed follows the policy as it is now.
 fn rules(world: &World) -> Result<Placement, Refusal> {
-    match (&world.volume.spec.policy, &world.policy) {
-        (None, _) => Ok(Placement::default()),
-        (Some(_), Some(policy)) => Ok(policy.spec.placement.clone()),
-        (Some(name), None) => Err(validate::no_policy(name)),
-    }
+    validate::policy(world).map(|policy| policy.placement)
 }
 
 fn creations(world: &World, settled: &Settled, spots: Vec<Spot>) -> Vec<Action> {

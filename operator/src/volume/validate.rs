@@ -77,16 +77,24 @@ pub fn no_policy(name: &str) -> Refusal {
     Refusal::new(conditions::REASON_NOT_FOUND, format!("spec.policy: there is no ReplicaSetPolicy {name}"))
 }
 
+/// What the volume's policy says: the one that it names, else the one that is called `default`, else what is built in.
+///
+/// # Errors
+/// [`Refusal`] when the one that it names is not there.
+pub fn policy(world: &World) -> Result<ReplicaSetPolicySpec, Refusal> {
+    match (&world.policy, &world.volume.spec.policy) {
+        (Some(policy), _) => Ok(policy.spec.clone()),
+        (None, None) => Ok(ReplicaSetPolicySpec::default()),
+        (None, Some(name)) => Err(no_policy(name)),
+    }
+}
+
 /// What the policy and the volume's own word come to now.
 ///
 /// # Errors
 /// [`Refusal`] when the policy is not there.
 pub fn resolve(world: &World, spec: &MeshVolumeSpec) -> Result<ResolvedPolicy, Refusal> {
-    let policy = match (&spec.policy, &world.policy) {
-        (None, _) => ReplicaSetPolicySpec::default(),
-        (Some(_), Some(policy)) => policy.spec.clone(),
-        (Some(name), None) => return Err(no_policy(name)),
-    };
+    let policy = policy(world)?;
     Ok(ResolvedPolicy {
         min_in_sync: policy.min_in_sync.unwrap_or_else(|| (spec.replica_count - 1).max(1)),
         bitmap: bitmap(world, spec.bitmap.unwrap_or(policy.bitmap)),
