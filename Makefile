@@ -78,6 +78,10 @@ chaos: export MESHSTOR_PATIENCE ?= 3
 chaos: lab build ## Real kernels under every fault of every node at every moment (half an hour): SEED=n replays, CASE=kill/consumer/ chooses
 	@$(call logged,MESHSTOR_CHAOS_SEED=$(SEED) MESHSTOR_CHAOS_CASES=$(CASE) cargo test --locked --workspace --test e2e -- chaos_,chaos)
 
+.PHONY: drain-30
+drain-30: lab build ## A node with thirty volumes is emptied, within the budget (ten minutes)
+	@$(call logged,MESHSTOR_LONG=1 MESHSTOR_LABS=1 cargo test --locked --workspace --test e2e -- thirty_volumes,drain-30)
+
 # How long `make fuzz` goes on, in seconds, and how many cases each property gets in a round.
 CASES ?= 5000
 .PHONY: fuzz
@@ -119,7 +123,7 @@ kernel-package: prerequisites ## Build the DKMS source package of md, for kernel
 
 AREA ?= volume
 .PHONY: bench
-bench: lab ## Measure AREA (volume, many-legs, api-writes-per-life, operator-300, placement, safety); writes target/bench/<area>.json and .md
+bench: lab ## Measure AREA (volume, many-legs, api-writes-per-life, operator-300, placement, safety, drain); writes target/bench/<area>.json and .md
 	@cargo build --locked --release --workspace --bins
 	@$${CARGO_TARGET_DIR:-target}/release/meshstor-lab bench --area $(AREA) $(if $(PART),--part $(PART))
 

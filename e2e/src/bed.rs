@@ -15,6 +15,20 @@ pub const CHUNK: u64 = 1 << 20;
 /// Where a member's data begins, in MiB.
 pub const DATA: u64 = 4;
 
+/// Kernel name of the partition of a leg that its node exports.
+pub fn exported(lab: &Lab, node: &str, leg: &str) -> Result<String> {
+    let replica = lab.control.api.get(&ours("meshreplicas", leg))?;
+    let nqn = replica["status"]["export"]["nqn"].as_str().with_context(|| format!("{leg} is exported"))?;
+    let path = format!("/sys/kernel/config/nvmet/subsystems/{nqn}/namespaces/1/device_path");
+    Ok(lab.guest(node)?.shell(&format!("basename $(cat {path})"))?.trim().to_owned())
+}
+
+/// Bytes that were written to a block device of a node since it is there.
+pub fn written(lab: &Lab, node: &str, device: &str) -> Result<u64> {
+    let script = format!("awk '{{ print $7 }}' /sys/class/block/{device}/stat");
+    Ok(lab.guest(node)?.shell(&script)?.trim().parse::<u64>()? * 512)
+}
+
 /// A raw volume of two copies that is attached, and whose bitmap marks nothing any more.
 pub struct Bed {
     name: String,
@@ -39,10 +53,7 @@ impl Bed {
         let [consumer, target] = nodes.as_slice() else { anyhow::bail!("two legs, but {nodes:?}") };
         let device = volume.attach(consumer, false)?;
         let leg = volume.leg_on(target)?;
-        let replica = lab.control.api.get(&ours("meshreplicas", &leg))?;
-        let nqn = replica["status"]["export"]["nqn"].as_str().context("the leg is exported")?;
-        let path = format!("/sys/kernel/config/nvmet/subsystems/{nqn}/namespaces/1/device_path");
-        let partition = lab.guest(target)?.shell(&format!("basename $(cat {path})"))?.trim().to_owned();
+        let partition = exported(lab, target, &leg)?;
         let (name, consumer, target) = (name.to_owned(), consumer.clone(), target.clone());
         let bed = Self { name, consumer, target, leg, partition, device };
         bed.wait_clear(lab)?;
@@ -84,8 +95,7 @@ impl Bed {
 
     /// Bytes that were written to the remote member through its present connection.
     pub fn written(&self, lab: &Lab) -> Result<u64> {
-        let script = format!("awk '{{ print $7 }}' /sys/block/{}/stat", self.member(lab, "nvme")?);
-        Ok(lab.guest(&self.consumer)?.shell(&script)?.trim().parse::<u64>()? * 512)
+        written(lab, &self.consumer, &self.member(lab, "nvme")?)
     }
 
     /// Cuts the target's power, and waits until the leg is recorded away as one that may return by the bitmap.

@@ -23,6 +23,15 @@ use crate::uml::Uml;
 use crate::wait::{Look, secs, wait_for};
 use crate::{netns, say};
 
+/// Taint of a node that is shut down for good.
+pub const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service=nodeshutdown:NoExecute";
+/// Label of a failure domain.
+const ZONE: &str = "topology.kubernetes.io/zone";
+
+fn zone(node: &str) -> String {
+    node.replace('n', "z")
+}
+
 /// Drives that a guest's daemon may use: User-Mode Linux's disks, not their partitions.
 pub const DRIVES: &str = "/dev/ubd?";
 
@@ -122,14 +131,17 @@ impl Lab {
     fn register_node(&self, guest: &Guest) -> Result<()> {
         let account = &self.workloads.daemon;
         let name = guest.name();
-        let labels = json!({
-            "kubernetes.io/hostname": name, "kubernetes.io/os": "linux",
-            "topology.kubernetes.io/zone": name.replace('n', "z"),
-        });
+        let labels = json!({ "kubernetes.io/hostname": name, "kubernetes.io/os": "linux", ZONE: zone(name) });
         let node = json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": name, "labels": labels } });
         let node = self.control.api.create("/api/v1/nodes", &node)?;
         let token = self.control.api.token(&account.namespace, &account.account, Some(&node))?;
         kubeconfig::write(&guest.machine.share.join("kubeconfig"), &self.control.ca, Proof::Token(&token))
+    }
+
+    /// Puts a node back into the zone in which the lab has it: one of its own.
+    pub fn label_zone(&self, node: &str) -> Result<()> {
+        let labels = json!({ "metadata": { "labels": { ZONE: zone(node) } } });
+        self.control.api.merge(&format!("/api/v1/nodes/{node}"), &labels).map(drop)
     }
 
     /// Waits until a guest that was powered on is up, and starts its daemon.

@@ -2,6 +2,8 @@
 
 mod audit;
 mod by_hand;
+pub mod drain;
+mod foreground;
 mod idle;
 pub mod life;
 pub mod many_legs;

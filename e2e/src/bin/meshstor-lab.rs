@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use meshstor_e2e::bench::safety::Part;
 use meshstor_e2e::control_plane::Audit;
 use meshstor_e2e::guest::agent_of;
+use meshstor_e2e::kubelet::Kubelet;
 use meshstor_e2e::lab::{Lab, Options};
 use meshstor_e2e::prerequisites::{Prerequisites, results_directory};
 use meshstor_e2e::process::{run, tail};
@@ -83,6 +84,8 @@ enum Area {
     ApiWritesPerLife,
     /// Stalls, fail-over, returns and rebuilds, and acknowledged writes that are lost.
     Safety,
+    /// A node with twenty volumes that is emptied, and a hot replace beside those who use the volume.
+    Drain,
     /// The operator with 300 volumes on 30 simulated nodes.
     #[value(name = "operator-300")]
     Operator300,
@@ -100,6 +103,7 @@ impl Area {
             Self::Volume | Self::Placement | Self::Safety => Options::default(),
             Self::ManyLegs => Options { guests: 2, ..Options::default() },
             Self::ApiWritesPerLife => Options { audit: Audit::Everything, ..Options::default() },
+            Self::Drain => Options { guests: 4, drive_bytes: 12 << 30, audit: Audit::Everything, ..Options::default() },
             Self::Operator300 => Options { guests: 0, audit: Audit::Everything, ..Options::default() },
         }
     }
@@ -111,6 +115,7 @@ impl Area {
             Self::Placement => bench::placement::run()?.into(),
             Self::ManyLegs => bench::many_legs::run(lab)?.into(),
             Self::ApiWritesPerLife => bench::life::run(lab)?,
+            Self::Drain => bench::drain::run(lab)?,
             Self::Operator300 => bench::operator::run(lab)?,
         };
         let part = part.and_then(|part| part.to_possible_value()).map(|value| format!("-{}", value.get_name()));
@@ -170,7 +175,9 @@ fn keep_lab(name: &str, mut lab: Lab) -> ExitCode {
     let code = finish(name, Ok(()));
     say_kept(name);
     mark(name, "ok");
-    match remote::serve(&mut lab, || Ok(false)) {
+    // Without kubelets nobody could try `kubectl drain`: a guard's pod would never run.
+    let served = Kubelet::start(&lab).and_then(|_kubelet| remote::serve(&mut lab, || Ok(false)));
+    match served {
         Ok(()) => code,
         Err(error) => finish(name, Err(error)),
     }

@@ -6,7 +6,7 @@ use std::process::Child;
 use anyhow::{Context as _, Result, bail, ensure};
 use meshstor_e2e::api::{all, condition, is_true, ours};
 use meshstor_e2e::kubelet::{Kubelet, VOLUME};
-use meshstor_e2e::lab::Lab;
+use meshstor_e2e::lab::{Lab, OUT_OF_SERVICE};
 use meshstor_e2e::load::Load;
 use meshstor_e2e::say;
 use meshstor_e2e::volume::Volume;
@@ -19,12 +19,15 @@ pub(crate) const TESTS: &[Test] = &[
     ("kubectl_drain_waits_for_the_user_of_a_volume", used),
     ("kubectl_drain_of_a_last_copy_says_why_it_waits", last_copy),
     ("kubectl_drain_of_two_nodes_lets_one_go", two_nodes),
+    ("kubectl_drain_waits_for_a_guard_that_never_ran", pending),
+    ("a_budget_that_was_opened_closes_when_its_reason_ends", closes),
+    ("kubectl_drain_of_a_node_that_goes_out_of_service", out_of_service),
     ("node_drain_evacuates_a_volume_in_use", evacuated),
     ("kubectl_delete_node_is_the_word_that_a_node_is_gone", deleted),
 ];
 
 /// A `kubectl drain` that runs beside the test.
-struct Drain {
+pub(crate) struct Drain {
     node: String,
     child: Child,
     log: PathBuf,
@@ -32,7 +35,7 @@ struct Drain {
 
 impl Drain {
     /// Begins it, as a person would: no flag of ours.
-    fn begin(lab: &Lab, node: &str, more: &[&str]) -> Result<Self> {
+    pub(crate) fn begin(lab: &Lab, node: &str, more: &[&str]) -> Result<Self> {
         let log = lab.dir().join(format!("drain-{node}.log"));
         let args = [&["drain", node, "--ignore-daemonsets"], more].concat();
         let child = lab.spawn_kubectl(&args, &log)?;
@@ -49,7 +52,7 @@ impl Drain {
     }
 
     /// Waits until it ends; gives what it printed.
-    fn passes(&mut self) -> Result<String> {
+    pub(crate) fn passes(&mut self) -> Result<String> {
         let (what, mut ok) = (format!("kubectl drain {} to end", self.node), false);
         wait_for(&what, secs(60), || {
             let ended = self.ended()?;
@@ -92,7 +95,7 @@ fn wait_drain(lab: &Lab, node: &str, reason: &str) -> Result<Value> {
 }
 
 /// Uncordons, and waits until nothing of the drain is left and the guard is closed and there again.
-fn uncordon(lab: &Lab, node: &str) -> Result<()> {
+pub(crate) fn uncordon(lab: &Lab, node: &str) -> Result<()> {
     lab.kubectl(&["uncordon", node])?;
     wait_for(&format!("the drain of {node} to be gone"), secs(60), || {
         Ok(when(drain_of(lab, node)?.is_none(), "it is there"))
@@ -192,7 +195,7 @@ fn last_copy(lab: &mut Lab) -> Result<()> {
     let spec = json!({ "capacity": "128Mi", "replicaCount": 1, "filesystem": "ext4" });
     let volume = Volume::create(lab, "last", &spec)?;
     let node = volume.leg_nodes()?.first().cloned().context("a leg")?;
-    let mut drain = Drain::begin(lab, &node, &["--timeout=12s"])?;
+    let mut drain = Drain::begin(lab, &node, &["--timeout=12s", "--force"])?;
     drain.waits()?;
     let said = wait_drain(lab, &node, "Blocked")?;
     let message = condition(&said, "Stalled")["message"].as_str().unwrap_or_default().to_owned();
@@ -211,6 +214,69 @@ fn last_copy(lab: &mut Lab) -> Result<()> {
     ensure!(!path.is_empty(), "it is mounted nowhere");
     volume.detach()?;
     volume.delete()
+}
+
+/// I3: the API server lets a pod that does not run be evicted whatever its budget says. The guard's finalizer holds it then, and kubectl with it.
+fn pending(lab: &mut Lab) -> Result<()> {
+    let kubelet = guarded(lab)?;
+    // The kubelets know nothing of this one.
+    let node = lab.add_node()?;
+    wait_for("a guard that is pending", secs(60), || {
+        let pod = guard(lab, "pods", &node)?.unwrap_or_default();
+        Ok(when(pod["spec"]["nodeName"] == *node && pod["status"]["phase"] == "Pending", pod["status"].to_string()))
+    })?;
+    let spec = json!({ "capacity": "64Mi", "replicaCount": 1, "filesystem": "none", "preferredNode": node });
+    let volume = Volume::create(lab, "pending", &spec)?;
+    ensure!(volume.leg_nodes()? == std::slice::from_ref(&node), "its copy is on {:?}", volume.leg_nodes()?);
+    let mut drain = Drain::begin(lab, &node, &["--timeout=10s"])?;
+    wait_for("kubectl to give up", secs(60), || Ok(when(drain.ended()?.is_some(), drain.said()?)))?;
+    ensure!(drain.ended()? == Some(false), "it went: {}", drain.said()?);
+    let said = drain.said()?;
+    ensure!(said.contains("evicting pod") && !said.contains("disruption budget"), "the budget has held it: {said}");
+    let pod = guard(lab, "pods", &node)?.context("the guard is gone")?;
+    ensure!(pod["metadata"]["deletionTimestamp"].is_string(), "nobody has evicted it: {pod}");
+    wait_drain(lab, &node, "Blocked")?;
+    lab.kubectl(&["delete", "mvol", "pending", "--wait=false"])?;
+    volume.wait_gone()?;
+    // Nothing is there that the node could take with it: once there is a kubelet to end the pod, kubectl has nothing to wait for.
+    kubelet.set_alive(&node, true);
+    Drain::begin(lab, &node, &[])?.passes()?;
+    lab.kubectl(&["uncordon", &node])?;
+    wait_guarded(lab, &node)?;
+    kubelet.set_alive(&node, false);
+    lab.remove_last_node()
+}
+
+/// I3: whoever may go may do so until the cordon ends, and no longer, whoever was there to see it end.
+fn closes(lab: &mut Lab) -> Result<()> {
+    let _kubelet = guarded(lab)?;
+    let node = two_copies(lab, "closes")?.1;
+    let opened = |lab: &Lab| {
+        lab.kubectl(&["cordon", &node])?;
+        wait_drain(lab, &node, "Succeeded")?;
+        wait_for("the budget to be open", secs(30), || {
+            let budget = guard(lab, "poddisruptionbudgets", &node)?.unwrap_or_default();
+            Ok(when(budget["spec"]["minAvailable"] == 0, budget["spec"].to_string()))
+        })
+    };
+    opened(lab)?;
+    uncordon(lab, &node)?;
+    opened(lab)?;
+    lab.kill_operator()?;
+    lab.kubectl(&["uncordon", &node])?;
+    lab.start_operator()?;
+    wait_for("the drain to be gone", secs(60), || Ok(when(drain_of(lab, &node)?.is_none(), "it is there")))?;
+    wait_guarded(lab, &node)?;
+    // While the node is cordoned there is a drain of it: one that is deleted is begun anew, and counts from then.
+    opened(lab)?;
+    let drain = drain_of(lab, &node)?.context("a drain")?;
+    lab.kubectl(&["delete", "nodedrain", drain["metadata"]["name"].as_str().unwrap_or_default()])?;
+    wait_for("another drain", secs(60), || {
+        let uid = drain_of(lab, &node)?.map(|d| d["metadata"]["uid"].clone());
+        Ok(when(uid.is_some() && uid.as_ref() != Some(&drain["metadata"]["uid"]), format!("{uid:?}")))
+    })?;
+    uncordon(lab, &node)?;
+    Volume::named(lab, "closes").delete()
 }
 
 /// Each of two nodes could go, both could not: one goes, and the other when that is back.
@@ -232,6 +298,39 @@ fn two_nodes(lab: &mut Lab) -> Result<()> {
     volume.delete()
 }
 
+/// I1: the node dies while its drain waits for the user of a volume. The taint moves the volume with all that was flushed, and the drain, which has nothing to
+/// wait for any more, ends when somebody is there to end the guard's pod.
+fn out_of_service(lab: &mut Lab) -> Result<()> {
+    let kubelet = guarded(lab)?;
+    let load = Load::new("off", 1024);
+    let (volume, node, other) = two_copies(lab, "off")?;
+    let path = volume.attach(&node, true)?;
+    load.start(lab, &node, &path)?;
+    load.wait_for_progress(lab, &node, 50, secs(60))?;
+    let mut drain = Drain::begin(lab, &node, &[])?;
+    drain.waits()?;
+    wait_drain(lab, &node, "ConsumerPresent")?;
+
+    lab.guest_mut(&node)?.cut_power()?;
+    kubelet.set_alive(&node, false);
+    lab.kubectl(&["taint", "node", &node, OUT_OF_SERVICE])?;
+    let volume = Volume::named(lab, "off");
+    let path = volume.attach(&other, true)?;
+    load.verify(lab, &node, &other, &path)?;
+    wait_drain(lab, &node, "Succeeded")?;
+
+    lab.power_on(&node)?;
+    kubelet.set_alive(&node, true);
+    drain.passes()?;
+    lab.kubectl(&["taint", "node", &node, &format!("{OUT_OF_SERVICE}-")])?;
+    uncordon(lab, &node)?;
+    let volume = Volume::named(lab, "off");
+    volume.wait_whole(2)?;
+    load.verify(lab, &node, &other, &path)?;
+    volume.detach()?;
+    volume.delete()
+}
+
 /// Every leg leaves a node without a degraded moment; the drain says how far it is and ends by itself.
 fn evacuated(lab: &mut Lab) -> Result<()> {
     let _kubelet = guarded(lab)?;
@@ -250,7 +349,7 @@ fn evacuated(lab: &mut Lab) -> Result<()> {
         let done = condition(&drain, "Ready")["reason"] == "Succeeded";
         Ok(if done { Look::Done(drain) } else { Look::NotYet(drain["status"].to_string()) })
     })?;
-    ensure!(watch["status"]["volumesReady"] == "0/0", "{}", watch["status"]);
+    ensure!(watch["status"]["volumesReady"] == "1/1", "{}", watch["status"]);
     let here = lab.control.api.list(&all("meshreplicas"))?.iter().filter(|l| l["spec"]["node"] == *node).count();
     ensure!(here == 0, "{here} legs are there");
     load.wait_for_progress(lab, &consumer, 20, secs(60))?;

@@ -1,13 +1,12 @@
 //! A node that is emptied while something comes between. What the kernel counts as in sync is looked at five times a second all along.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use meshstor_e2e::api::{all, condition, ours};
-use meshstor_e2e::guest::Guest;
 use meshstor_e2e::lab::Lab;
 use meshstor_e2e::load::Load;
+use meshstor_e2e::samples::Sampler;
 use meshstor_e2e::say;
 use meshstor_e2e::volume::Volume;
 use meshstor_e2e::wait::{Look, pause, secs, wait_for, when};
@@ -25,35 +24,6 @@ pub(crate) const TESTS: &[Test] = &[
 
 /// Slot of a drive behind the two that every guest has.
 const SLOT: usize = 2;
-const SIGKILL: i32 = 9;
-
-/// What a node's kernel counts as in sync of its array, every 200 ms.
-pub(crate) struct Samples {
-    pid: i32,
-    log: String,
-}
-
-impl Samples {
-    pub(crate) fn begin(guest: &Guest, name: &str) -> Result<Self> {
-        let log = format!("{name}.in-sync");
-        let script = format!(
-            "while sleep 0.2; do cat /sys/block/md*/md/dev-*/state | grep -c in_sync >> /run/share/{log}; done 2>/dev/null"
-        );
-        let pid = guest.spawn(&["sh", "-c", &script], BTreeMap::new(), "samples.log")?;
-        Ok(Self { pid, log })
-    }
-
-    /// The lowest number, of a few looks at least.
-    pub(crate) fn lowest(&self, guest: &Guest) -> Result<u32> {
-        guest.kill(self.pid, SIGKILL)?;
-        let text = std::fs::read_to_string(guest.machine.share.join(&self.log))?;
-        let all = text.lines().map(str::parse).collect::<Result<Vec<u32>, _>>()?;
-        ensure!(all.len() > 5, "only {} looks", all.len());
-        let lowest = all.iter().min().copied().context("a look")?;
-        say!("in sync at least: {lowest}, in {} looks", all.len());
-        Ok(lowest)
-    }
-}
 
 /// A volume of two copies, used on the node of its first, and under load.
 struct Bed {
@@ -61,7 +31,7 @@ struct Bed {
     load: Load,
     consumer: String,
     path: String,
-    samples: Samples,
+    sampler: Sampler,
 }
 
 impl Bed {
@@ -73,8 +43,8 @@ impl Bed {
         let load = Load::new(name, 1024);
         load.start(lab, &consumer, &path)?;
         load.wait_for_progress(lab, &consumer, 50, secs(60))?;
-        let samples = Samples::begin(lab.guest(&consumer)?, name)?;
-        Ok(Self { name: name.to_owned(), load, consumer, path, samples })
+        let sampler = Sampler::begin(lab.guest(&consumer)?, name)?;
+        Ok(Self { name: name.to_owned(), load, consumer, path, sampler })
     }
 
     fn volume<'a>(&self, lab: &'a Lab) -> Volume<'a> {
@@ -107,7 +77,7 @@ impl Bed {
     /// Ends it: never fewer than `least` were in sync, and everything that was written is there, as another node reads it.
     fn end(self, lab: &Lab, least: u32) -> Result<()> {
         self.load.stop(lab, &self.consumer)?;
-        let lowest = self.samples.lowest(lab.guest(&self.consumer)?)?;
+        let lowest = self.sampler.lowest(lab.guest(&self.consumer)?)?;
         ensure!(lowest >= least, "I3: only {lowest} copies were in sync");
         let volume = self.volume(lab);
         volume.detach()?;

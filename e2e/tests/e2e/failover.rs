@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use anyhow::{Context as _, Result, ensure};
 use meshstor_e2e::api::{condition, ours};
-use meshstor_e2e::lab::Lab;
+use meshstor_e2e::lab::{Lab, OUT_OF_SERVICE};
 use meshstor_e2e::load::Load;
 use meshstor_e2e::partition::{self, Cut, Way};
 use meshstor_e2e::say;
@@ -23,9 +23,6 @@ pub(crate) const TESTS: &[Test] = &[
     ("a_path_lost_and_found_is_let_in_behind_the_barrier", path_lost_and_found),
     ("a_last_path_that_is_deleted_by_hand_begins_a_new_epoch", last_path_deleted),
 ];
-
-/// Taint of a node that is shut down for good.
-const TAINT: &str = "node.kubernetes.io/out-of-service=nodeshutdown:NoExecute";
 
 /// A volume of two copies, attached on the node of its first; gives consumer, target, the node without a leg, mount point.
 fn attached<'a>(lab: &'a Lab, name: &str) -> Result<(Volume<'a>, String, String, String, String)> {
@@ -62,7 +59,7 @@ fn out_of_service(lab: &mut Lab) -> Result<()> {
     std::thread::sleep(secs(5));
     ensure!(epoch(&volume.attachment()?) == before, "an epoch was taken from a consumer that nobody gave up");
 
-    lab.kubectl(&["taint", "node", &consumer, TAINT])?;
+    lab.kubectl(&["taint", "node", &consumer, OUT_OF_SERVICE])?;
     let said = SystemTime::now();
     let path = volume.wait_attached(&other, true)?;
     let took = seconds(said, SystemTime::now());
@@ -76,7 +73,7 @@ fn out_of_service(lab: &mut Lab) -> Result<()> {
         ensure!(told.iter().any(|r| r == reason), "no event tells {reason}: {told:?}");
     }
 
-    lab.kubectl(&["taint", "node", &consumer, &format!("{TAINT}-")])?;
+    lab.kubectl(&["taint", "node", &consumer, &format!("{OUT_OF_SERVICE}-")])?;
     lab.power_on(&consumer)?;
     let volume = Volume::named(lab, "taken");
     volume.wait_whole(2)?;

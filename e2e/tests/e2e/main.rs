@@ -15,6 +15,7 @@ mod evacuation;
 mod events;
 mod failover;
 mod faults;
+mod fleet;
 mod gitops;
 mod halves;
 mod host;
@@ -77,11 +78,13 @@ fn main() -> ExitCode {
         }
     };
     let pool = Arc::new(workers::Pool::new(matrix::settings()));
+    let long = std::env::var_os("MESHSTOR_LONG").is_some();
+    let asked = |(name, _): &Test| long || fleet::TESTS.iter().all(|(other, _)| other != name);
     let trial = |(name, _): Test| {
         let pool = Arc::clone(&pool);
         Trial::test(name, move || pool.run(name).map_err(|error| Failed::from(format!("{error:#}"))))
     };
-    let conclusion = libtest_mimic::run(&arguments, tests(&matrix).into_iter().map(trial).collect());
+    let conclusion = libtest_mimic::run(&arguments, tests(&matrix).into_iter().filter(asked).map(trial).collect());
     drop(pool);
     matrix::conclude();
     conclusion.exit_code()
@@ -113,6 +116,7 @@ fn tests(matrix: &[Test]) -> Vec<Test> {
         door::TESTS,
         drain::TESTS,
         evacuation::TESTS,
+        fleet::TESTS,
         idle::TESTS,
         gitops::TESTS,
         tutorial::TESTS,

@@ -1,19 +1,21 @@
 //! Where copies go: the policy's rules, against the labels of real Node objects.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use meshstor_e2e::api::{condition, ours};
 use meshstor_e2e::lab::Lab;
 use meshstor_e2e::load::Load;
+use meshstor_e2e::samples::Sampler;
 use meshstor_e2e::volume::Volume;
 use meshstor_e2e::wait::{holds_for, secs, wait_for, when};
 use serde_json::{Value, json};
 
 use crate::Test;
-use crate::evacuation::Samples;
 
 pub(crate) const TESTS: &[Test] = &[
     ("copies_are_spread_over_racks", spread_over_racks),
     ("selectors_choose_node_and_drive", selectors),
+    ("a_policy_that_is_called_default_is_that_of_all_others", default_policy),
+    ("nodes_measure_how_near_the_others_are", fabric),
     ("a_changed_policy_says_what_breaks_it_and_moves_it_where_it_may", changed),
 ];
 
@@ -75,6 +77,53 @@ fn spread_over_racks(lab: &mut Lab) -> Result<()> {
         set_rack(lab, node, &Value::Null)?;
     }
     lab.control.api.delete(&ours("replicasetpolicies", "racks"))
+}
+
+/// A volume that names no policy has that of the name `default` as long as there is one, and says what of it that breaks.
+fn default_policy(lab: &mut Lab) -> Result<()> {
+    let (first, last) = (lab.nodes().remove(0), lab.nodes().pop().unwrap_or_default());
+    let on = |node: &str| policy(lab, "default", &json!({ "nodeSelector": { "kubernetes.io/hostname": node } }));
+    on(&last)?;
+    let spec = json!({ "capacity": "64Mi", "replicaCount": 1, "filesystem": "none" });
+    let volume = Volume::create(lab, "by-default", &spec)?;
+    ensure!(volume.leg_nodes()? == [last], "the copy is on {:?}", volume.leg_nodes()?);
+    let placed = |v: &Value, status: &str| condition(v, "PlacedByPolicy")["status"] == status;
+    on(&first)?;
+    volume.wait("to say that it is elsewhere", secs(30), |v| placed(v, "False"))?;
+    wait_for("the policy to count it", secs(30), || {
+        let seen = lab.control.api.get(&ours("replicasetpolicies", "default"))?["status"]["violated"].clone();
+        Ok(when(seen == 1, seen.to_string()))
+    })?;
+    lab.control.api.delete(&ours("replicasetpolicies", "default"))?;
+    volume.wait("to be where nothing forbids it", secs(30), |v| placed(v, "True"))?;
+    volume.delete()
+}
+
+/// Every other node is measured, in classes; a policy that prefers near nodes is answered with what was measured.
+fn fabric(lab: &mut Lab) -> Result<()> {
+    let nodes = lab.nodes();
+    let (here, others) = nodes.split_first().context("a node")?;
+    lab.guest(here)?.kill_daemon()?;
+    lab.start_daemon(here)?;
+    wait_for("the others to be measured", secs(60), || {
+        let fabric = lab.control.api.get(&ours("meshnodes", here))?["status"]["fabric"].clone();
+        let class = |node: &String| {
+            let all = fabric.as_array()?;
+            all.iter().find(|peer| peer["node"] == **node)?["latencyMicroseconds"].as_u64()
+        };
+        let good = others.iter().all(|node| class(node).is_some_and(|us| us.is_power_of_two() && us < 65_536));
+        Ok(when(good, fabric.to_string()))
+    })?;
+    policy(lab, "near", &json!({ "fabricLatency": "Prefer" }))?;
+    let spec =
+        json!({ "capacity": "64Mi", "replicaCount": 2, "filesystem": "none", "policy": "near", "preferredNode": here });
+    let volume = Volume::create(lab, "near", &spec)?;
+    let says = format!("µs from {here}");
+    volume.wait("to say how near its copy is", secs(30), |v| {
+        condition(v, "PlacedByPolicy")["message"].as_str().is_some_and(|message| message.contains(&says))
+    })?;
+    volume.delete()?;
+    lab.control.api.delete(&ours("replicasetpolicies", "near"))
 }
 
 /// A node selector leaves one node; a drive of another model is no choice.
@@ -159,7 +208,7 @@ fn changed(lab: &mut Lab) -> Result<()> {
     let same = || Ok(when(volume.leg_nodes()? == legs, "a leg moved"));
     holds_for("nothing to move without leave", secs(5), same)?;
 
-    let samples = Samples::begin(lab.guest(&consumer)?, "apart")?;
+    let sampler = Sampler::begin(lab.guest(&consumer)?, "apart")?;
     let allowed = json!({ "spec": { "rebalance": "Allowed" } });
     lab.control.api.merge(&ours("replicasetpolicies", "apart"), &allowed)?;
     let seen = volume.wait("to be as its policy says", secs(120), |v| {
@@ -168,7 +217,7 @@ fn changed(lab: &mut Lab) -> Result<()> {
     ensure!(volume.leg_nodes()?.contains(&free), "{free} has no copy: {}", seen["status"]);
     load.wait_for_progress(lab, &consumer, 20, secs(60))?;
     load.stop(lab, &consumer)?;
-    let lowest = samples.lowest(lab.guest(&consumer)?)?;
+    let lowest = sampler.lowest(lab.guest(&consumer)?)?;
     ensure!(lowest >= 2, "I3: only {lowest} copies were in sync");
     wait_for("the policy to count none", secs(40), || {
         let seen = counts(lab)?;

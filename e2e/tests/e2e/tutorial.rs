@@ -1,4 +1,4 @@
-//! The tutorial, as a person follows it.
+//! Pages of `docs/`, as a person follows them.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,14 +8,28 @@ use meshstor_e2e::lab::Lab;
 use meshstor_e2e::page::{self, Step};
 use meshstor_e2e::process::{Process, run, tail};
 use meshstor_e2e::remote;
+use meshstor_e2e::volume::Volume;
 use meshstor_e2e::wait::secs;
 
 use crate::Test;
+use crate::drain::guarded;
 
-pub(crate) const TESTS: &[Test] = &[("tutorial_first_volume", |lab| follow(lab, "docs/tutorial/first-volume.md"))];
+pub(crate) const TESTS: &[Test] = &[
+    ("tutorial_first_volume", |lab| follow(lab, "docs/tutorial/first-volume.md")),
+    ("maintenance_of_a_node_a_rack_and_every_node_in_turn", maintenance),
+];
 
 /// How long a whole page may take on two loaded cores.
 const TIMEOUT: std::time::Duration = secs(400);
+
+/// I3: what the page says of drains is so, from the first node to the last.
+fn maintenance(lab: &mut Lab) -> Result<()> {
+    let _kubelet = guarded(lab)?;
+    follow(lab, "docs/how-to/take-a-node-down.md")?;
+    Volume::named(lab, "kept").wait_gone()?;
+    lab.kubectl(&["delete", "rspol", "racks"])?;
+    lab.nodes().iter().try_for_each(|node| lab.label_zone(node))
+}
 
 /// Each command of the page works, one after another in one shell, and prints what the page says that it prints.
 fn follow(lab: &mut Lab, page: &str) -> Result<()> {
@@ -24,7 +38,7 @@ fn follow(lab: &mut Lab, page: &str) -> Result<()> {
     let (by_hand, typed): (Vec<Step>, Vec<Step>) = steps.into_iter().partition(|step| step.by_hand);
     ensure!(typed.len() > 5 && !by_hand.is_empty(), "{} has {} steps", page.display(), typed.len());
     by_hand.iter().try_for_each(|step| check_targets(lab.repo(), step))?;
-    let dir = lab.dir.join("tutorial");
+    let dir = lab.dir.join(page.file_stem().context("a page has a name")?);
     // A directory of an earlier run would show its outputs.
     std::fs::remove_dir_all(&dir).or_else(|error| if dir.exists() { Err(error) } else { Ok(()) })?;
     std::fs::create_dir_all(&dir)?;

@@ -1,7 +1,6 @@
 //! The area `safety`: what it costs that no acknowledged write is lost, and what is lost where it is not paid.
 
 mod failover;
-mod foreground;
 mod lost;
 mod rebuild;
 mod returned;

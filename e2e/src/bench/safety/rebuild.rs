@@ -4,9 +4,9 @@ use std::time::{Instant, SystemTime};
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::foreground::Foreground;
 use crate::bed::Bed;
 use crate::bench::Row;
+use crate::bench::foreground::Foreground;
 use crate::guest::Guest;
 use crate::lab::Lab;
 use crate::say;

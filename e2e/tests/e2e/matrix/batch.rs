@@ -5,7 +5,7 @@ use std::time::{Instant, SystemTime};
 use anyhow::{Context as _, Result, bail};
 use fastrand::Rng;
 use meshstor_e2e::chaos::{Batch, Case, Fault, MISSED, Row, Victim};
-use meshstor_e2e::lab::Lab;
+use meshstor_e2e::lab::{Lab, OUT_OF_SERVICE};
 use meshstor_e2e::say;
 use meshstor_e2e::wait::{pause, secs};
 
@@ -15,8 +15,6 @@ use super::scene::{self, Answer, COPIES, Scene};
 use super::strike::Strike;
 use super::verdict;
 
-/// Taint of a node that is shut down for good.
-const TAINT: &str = "node.kubernetes.io/out-of-service=nodeshutdown:NoExecute";
 /// Shortest outage: more than keep-alive, the wait behind it and the record together.
 const SHORTEST: std::time::Duration = secs(7);
 /// Longest outage of volumes that nobody gave up: some can go on only when it is over.
@@ -129,7 +127,7 @@ fn during(
         pause(std::time::Duration::from_millis(rng.u64(0..3000)));
         // A word for the whole node, or one for each volume.
         if batch.fault == Fault::Kill {
-            lab.kubectl(&["taint", "node", &roles.consumer, TAINT])?;
+            lab.kubectl(&["taint", "node", &roles.consumer, OUT_OF_SERVICE])?;
         }
         for scene in scenes.iter().filter(|scene| scene.answer == Answer::GiveUp) {
             match batch.fault {
@@ -156,7 +154,7 @@ fn during(
         at_once(scenes, |scene| scene.end_of_outage(lab, victim))?;
     }
     if moves && batch.fault == Fault::Kill {
-        lab.kubectl(&["taint", "node", &roles.consumer, &format!("{TAINT}-")])?;
+        lab.kubectl(&["taint", "node", &roles.consumer, &format!("{OUT_OF_SERVICE}-")])?;
     }
     Ok(())
 }

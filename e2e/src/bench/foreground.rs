@@ -12,13 +12,13 @@ use crate::wait::{Look, secs, wait_for};
 const LOG: &str = "foreground";
 
 /// fio at work in a guest.
-pub(super) struct Foreground {
+pub(crate) struct Foreground {
     pid: i32,
 }
 
 impl Foreground {
     /// Random writes of 4 KiB all over the first `mib` MiB of a device, one at a time, until [`Foreground::end`].
-    pub(super) fn start(guest: &Guest, device: &str, mib: u64) -> Result<Self> {
+    pub(crate) fn start(guest: &Guest, device: &str, mib: u64) -> Result<Self> {
         let command = format!(
             "exec fio --name=x --filename={device} --size={mib}M --rw=randwrite --bs=4k --ioengine=libaio --iodepth=1 --direct=1 \
              --time_based --runtime=3600 --randseed=7 --per_job_logs=0 --write_lat_log=/run/share/{LOG} --log_unix_epoch=1 \
@@ -28,7 +28,7 @@ impl Foreground {
     }
 
     /// Ends it and gives what it saw.
-    pub(super) fn end(self, guest: &Guest) -> Result<Latencies> {
+    pub(crate) fn end(self, guest: &Guest) -> Result<Latencies> {
         guest.kill(self.pid, 15)?;
         wait_for("fio to end", secs(30), || {
             Ok(if guest.is_alive(self.pid)? { Look::NotYet("it runs".to_owned()) } else { Look::Done(()) })
@@ -40,7 +40,7 @@ impl Foreground {
 }
 
 /// When writes ended, and what they took.
-pub(super) struct Latencies(Vec<(SystemTime, Duration)>);
+pub(crate) struct Latencies(Vec<(SystemTime, Duration)>);
 
 impl Latencies {
     /// Lines `<ms since 1970>, <ns>, <direction>, <size>, …`.
@@ -57,12 +57,26 @@ impl Latencies {
     ///
     /// # Errors
     /// They are too few for one.
-    pub(super) fn p99(&self, [from, to]: [SystemTime; 2]) -> Result<f64> {
-        let mut took: Vec<Duration> =
-            self.0.iter().filter(|(at, _)| (from..=to).contains(at)).map(|(_, took)| *took).collect();
-        took.sort_unstable();
+    pub(crate) fn p99(&self, [from, to]: [SystemTime; 2]) -> Result<f64> {
+        let took = self.sorted([from, to]);
         ensure!(took.len() >= 100, "{} writes have no p99", took.len());
         Ok(took[took.len() * 99 / 100].as_secs_f64() * 1000.0)
+    }
+
+    /// The longest, in ms, of the writes that ended between the two times.
+    ///
+    /// # Errors
+    /// There was none.
+    pub(crate) fn longest(&self, window: [SystemTime; 2]) -> Result<f64> {
+        let took = self.sorted(window);
+        took.last().map(|took| took.as_secs_f64() * 1000.0).context("nothing was written")
+    }
+
+    fn sorted(&self, [from, to]: [SystemTime; 2]) -> Vec<Duration> {
+        let within = self.0.iter().filter(|(at, _)| (from..=to).contains(at));
+        let mut took: Vec<Duration> = within.map(|(_, took)| *took).collect();
+        took.sort_unstable();
+        took
     }
 }
 
@@ -78,6 +92,8 @@ mod tests {
         assert_eq!(latencies.p99([at(0), at(9999)]).unwrap(), 198.0);
         assert_eq!(latencies.p99([at(1000), at(1099)]).unwrap(), 99.0);
         assert!(latencies.p99([at(1000), at(1009)]).is_err());
+        assert_eq!(latencies.longest([at(1000), at(1009)]).unwrap(), 9.0);
+        assert!(latencies.longest([at(0), at(9)]).is_err());
         assert!(Latencies::parse("fio: error").is_err());
     }
 }
