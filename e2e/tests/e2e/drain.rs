@@ -8,6 +8,7 @@ use meshstor_e2e::api::{all, condition, is_true, ours};
 use meshstor_e2e::kubelet::{Kubelet, VOLUME};
 use meshstor_e2e::lab::{Lab, OUT_OF_SERVICE};
 use meshstor_e2e::load::Load;
+use meshstor_e2e::samples::Sampler;
 use meshstor_e2e::say;
 use meshstor_e2e::volume::Volume;
 use meshstor_e2e::wait::{Look, holds_for, secs, wait_for, when};
@@ -134,6 +135,13 @@ fn two_copies<'a>(lab: &'a Lab, name: &str) -> Result<(Volume<'a>, String, Strin
     Ok((volume, one.clone(), two.clone()))
 }
 
+/// I3: as the kernel that ran the array saw it five times a second, no copy was ever missing.
+fn whole(sampler: &Sampler, lab: &Lab, consumer: &str) -> Result<()> {
+    let lowest = sampler.lowest(lab.guest(consumer)?)?;
+    ensure!(lowest == 2, "I3: only {lowest} copies were in sync");
+    Ok(())
+}
+
 /// A pod that uses the volume on the node, as the scheduler and a CSI driver would have it.
 fn user(lab: &Lab, volume: &str, node: &str) -> Result<()> {
     let container = json!({ "name": "user", "image": "none" });
@@ -152,6 +160,7 @@ fn used(lab: &mut Lab) -> Result<()> {
     let load = Load::new("used", 2048);
     let (volume, node, other) = two_copies(lab, "used")?;
     let path = volume.attach(&node, true)?;
+    let sampler = Sampler::begin(lab.guest(&node)?, "used")?;
     load.start(lab, &node, &path)?;
     load.wait_for_progress(lab, &node, 50, secs(60))?;
 
@@ -166,6 +175,7 @@ fn used(lab: &mut Lab) -> Result<()> {
     })?;
     load.wait_for_progress(lab, &node, 50, secs(60))?;
     load.stop(lab, &node)?;
+    whole(&sampler, lab, &node)?;
     user(lab, "used", &node)?;
     drop(drain);
     let mut drain = Drain::begin(lab, &node, &[])?;
@@ -305,11 +315,13 @@ fn out_of_service(lab: &mut Lab) -> Result<()> {
     let load = Load::new("off", 1024);
     let (volume, node, other) = two_copies(lab, "off")?;
     let path = volume.attach(&node, true)?;
+    let sampler = Sampler::begin(lab.guest(&node)?, "off")?;
     load.start(lab, &node, &path)?;
     load.wait_for_progress(lab, &node, 50, secs(60))?;
     let mut drain = Drain::begin(lab, &node, &[])?;
     drain.waits()?;
     wait_drain(lab, &node, "ConsumerPresent")?;
+    whole(&sampler, lab, &node)?;
 
     lab.guest_mut(&node)?.cut_power()?;
     kubelet.set_alive(&node, false);
@@ -337,6 +349,7 @@ fn evacuated(lab: &mut Lab) -> Result<()> {
     let load = Load::new("moved", 2048);
     let (volume, consumer, node) = two_copies(lab, "moved")?;
     let path = volume.attach(&consumer, true)?;
+    let sampler = Sampler::begin(lab.guest(&consumer)?, "moved")?;
     load.start(lab, &consumer, &path)?;
     load.wait_for_progress(lab, &consumer, 50, secs(60))?;
     lab.apply(&json!({ "apiVersion": "meshstor.io/v1alpha1", "kind": "NodeDrain", "metadata": { "name": "empty" },
@@ -354,6 +367,7 @@ fn evacuated(lab: &mut Lab) -> Result<()> {
     ensure!(here == 0, "{here} legs are there");
     load.wait_for_progress(lab, &consumer, 20, secs(60))?;
     load.stop(lab, &consumer)?;
+    whole(&sampler, lab, &consumer)?;
     // kubectl has nothing to wait for any more; what it starts is ended by it.
     Drain::begin(lab, &node, &[])?.passes()?;
     lab.kubectl(&["uncordon", &node])?;
