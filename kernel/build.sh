@@ -20,7 +20,10 @@ trap 'exit 130' INT TERM
 
 version=0.1.0
 out=${CARGO_TARGET_DIR:-$repo_dir/target}/kernel-package
-tree_packages=(linux-image-amd64 linux-headers-amd64 dkms gcc make initramfs-tools mdadm fio dmsetup xfsprogs e2fsprogs util-linux kmod
+# What of Debian each series was made for and tested on. Debian goes on: a newer version is named here when the series applies to it and
+# its tests pass.
+declare -A tested=([6.12]=6.12.107-1 [7.3]=7.3.4-1~bpo13+1)
+tree_packages=(dkms gcc make initramfs-tools mdadm fio dmsetup xfsprogs e2fsprogs util-linux kmod
 	procps mawk xz-utils busybox python3-minimal)
 # What a package needs of md's folder; the rest of it is device mapper and bcache.
 md_files=(md.c md.h md-bitmap.c md-bitmap.h md-llbitmap.c md-cluster.c md-cluster.h md-linear.c raid0.c raid0.h raid1.c raid1.h raid10.c
@@ -35,8 +38,19 @@ series() { # <base>
 
 patches_of() { series_name=$(series "$1") kernel_patches; }
 
-# The version of a package that apt would take; the newest state of the archive is asked for once a run.
-package_version() { APT_CONFIG=$apt_dir/apt.conf apt-cache show --no-all-versions "$1" | sed -n 's/^Version: //p'; }
+# The version of a base's source that the series is for, as long as Debian has it, else the newest: then `git am` says what does not apply.
+source_version() { # <base>
+	local versions
+	versions=$(APT_CONFIG=$apt_dir/apt.conf apt-cache madison "linux-source-$1" | awk '{ print $3 }')
+	grep -Fx -- "${tested[$1]}" <<<"$versions" || sort -rV <<<"$versions" | head -n 1
+}
+
+# The packages of Debian stable's 6.12 kernel, of the same version as the source.
+stable_packages() {
+	local version
+	version=$(source_version 6.12)
+	printf 'linux-%s-%s+deb13-amd64 ' image "${version%-*}" headers "${version%-*}"
+}
 
 # ---- source ------------------------------------------------------------------------------------------------------------------
 
@@ -46,16 +60,16 @@ source_dir() { # <base> <version>
 	echo "$cache_dir/md/$1-$({ echo "md $recipe $2"; cat -- "${patches[@]}"; } | digest)"
 }
 
-source_unpack() { # <base> <directory>
+source_unpack() { # <base> <version> <directory>
 	local deb patches
-	mkdir -p -- "$2" "$cache_dir/debs"
+	mkdir -p -- "$3" "$cache_dir/debs"
 	cd -- "$cache_dir/debs"
-	APT_CONFIG=$apt_dir/apt.conf apt-get download "linux-source-$1"
+	APT_CONFIG=$apt_dir/apt.conf apt-get download "linux-source-$1=$2"
 	deb=$(echo "linux-source-$1"_*.deb)
-	dpkg-deb --fsys-tarfile "$deb" | tar -xO "./usr/src/linux-source-$1.tar.xz" | tar -C "$2" --strip-components=1 -xJ --wildcards \
+	dpkg-deb --fsys-tarfile "$deb" | tar -xO "./usr/src/linux-source-$1.tar.xz" | tar -C "$3" --strip-components=1 -xJ --wildcards \
 		'*/drivers/md/*' '*/Documentation/admin-guide/md.rst' '*/arch/um/drivers/vector_kern.c' '*/arch/um/drivers/ubd*'
 	rm -- "$deb"
-	cd -- "$2"
+	cd -- "$3"
 	git init -q
 	git config user.name lab
 	git config user.email lab@localhost
@@ -66,15 +80,17 @@ source_unpack() { # <base> <directory>
 }
 
 build_source() { # <base>
-	local dir started
+	local dir started version
 	require_debian git=git xz=xz-utils "$keyring=debian-archive-keyring"
 	step md "asking Debian for linux-source-$1" "$cache_dir/log/md-apt.log" private_apt
-	dir=$(source_dir "$1" "$(package_version "linux-source-$1")")
+	version=$(source_version "$1")
+	[[ $version ]] || die "md: Debian has no linux-source-$1"
+	dir=$(source_dir "$1" "$version")
 	if ! is_done "$dir"; then
 		started=$(date +%s)
 		rm -rf -- "$dir"
-		step md "unpacking linux-source-$1 and applying $(patches_of "$1" | wc -l) patches" "$cache_dir/log/md-$1.log" source_unpack "$1" "$dir"
-		mark_done "$dir" "$started" "linux-source-$1"
+		step md "unpacking linux-source-$1 $version and applying $(patches_of "$1" | wc -l) patches" "$cache_dir/log/md-$1.log" source_unpack "$1" "$version" "$dir"
+		mark_done "$dir" "$started" "linux-source-$1 $version"
 	fi
 	echo "$dir"
 }
@@ -125,10 +141,10 @@ backports_headers() {
 		sed -n 's/^Depends: .*\(linux-headers-7\.3[^ ,]*-amd64\).*/\1/p' | head -n 1
 }
 
-tree_bootstrap() { # <directory> <headers>
+tree_bootstrap() { # <directory> <package>…
 	local list mirror
 	mirror=$(debian_mirror)
-	list=$(IFS=,; echo "${tree_packages[*]},$2")
+	list=$(IFS=,; echo "${tree_packages[*]},${*:2}")
 	mkdir -p -- "$cache_dir/debian/tmp"
 	TMPDIR=$cache_dir/debian/tmp mmdebstrap --mode=root --variant=minbase --keyring="$keyring" \
 		--aptopt='Acquire::Check-Valid-Until "false"' --aptopt='Acquire::Languages "none"' \
@@ -190,8 +206,8 @@ tree_initrd() { # <tree>
 }
 
 build_debian() {
-	local base dir package headers started log=$cache_dir/log/debian.log
-	base=$cache_dir/debian/base-$(echo "debian $recipe ${tree_packages[*]} and headers of 7.3" | digest)
+	local base dir package headers kernels started log=$cache_dir/log/debian.log
+	base=$cache_dir/debian/base-$(echo "debian $recipe ${tree_packages[*]} ${tested[*]} and headers of 7.3" | digest)
 	dir=$cache_dir/debian/$({
 		basename -- "$base"
 		cat -- "${BASH_SOURCE[0]}" "$here"/dkms/* "$here"/tests/*-init
@@ -204,9 +220,10 @@ build_debian() {
 		step md "asking Debian for its kernels" "$cache_dir/log/md-apt.log" private_apt
 		headers=$(backports_headers)
 		[[ $headers ]] || die "debian: there is no Linux 7.3 in trixie-backports"
+		read -ra kernels < <(stable_packages && echo)
 		rm -rf -- "$base" "$log"
-		step debian "unpacking Debian trixie with its kernel (about 2 minutes)" "$log" tree_bootstrap "$base" "$headers"
-		mark_done "$base" "$started" "Debian trixie: ${tree_packages[*]} $headers"
+		step debian "unpacking Debian trixie with its kernel (about 2 minutes)" "$log" tree_bootstrap "$base" "${kernels[@]}" "$headers"
+		mark_done "$base" "$started" "Debian trixie: ${kernels[*]} ${tree_packages[*]} $headers"
 	fi
 	if ! is_done "$dir"; then
 		started=$(date +%s)

@@ -239,7 +239,11 @@ shares() {
 
 # Takes away everything that a test can have made.
 clean_up() {
-	local dir
+	local dir leg
+	# A leg that a test left hanging.
+	for leg in /run/dm/*; do dmsetup resume "${leg##*/}" --noudevsync --noudevrules >/dev/null 2>&1 || true; done
+	# Nobody is left who would answer.
+	if [[ -e $md_dir/failure_gate ]]; then echo refuse >"$md_dir/failure_gate" 2>/dev/null || true; fi
 	mdadm --stop --scan >/dev/null 2>&1 || true
 	# Twice, for what another one lies on.
 	dmsetup remove_all --noudevsync --noudevrules --force >/dev/null 2>&1 || true

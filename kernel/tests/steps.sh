@@ -29,5 +29,6 @@ with md-raid10-raise-barriers "${reads[@]}" "${takeover[@]}" "${barriers[@]}"
 with md-raid10-advance-a-reshape stress-near2-2disks
 with md-raid10-look-up loss-llbitmap-unwritten
 with md-raid10-keep-the-bits loss-far-interrupted
-with md-list-features features
+with md-raid10-record-a-failure loss-acked-before-recorded
+with md-raid10-tell-the-failure-gate features gate-holds gate-stale-agreement gate-refuse gate-stop gate-power-cut
 exit "$failed"
