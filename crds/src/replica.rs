@@ -36,6 +36,8 @@ use crate::Transport;
 #[serde(rename_all = "camelCase")]
 #[x_kube(cel)]
 #[x_kube(validation = Rule::new("(has(self.replaces) ? self.replaces : '') == (has(oldSelf.replaces) ? oldSelf.replaces : '')").message("spec.replaces: never changes; the operator makes another leg instead"))]
+#[x_kube(validation = Rule::new("(has(self.overwritten) && self.overwritten) == (has(oldSelf.overwritten) && oldSelf.overwritten)").message("spec.overwritten: never changes; the operator makes another leg instead"))]
+#[x_kube(validation = Rule::new("!has(self.overwritten) || !self.overwritten || has(self.replaces)").message("spec.overwritten: only a leg that replaces another is copied to before it is read; leave it out"))]
 #[x_kube(validation = Rule::new("(has(self.arrayUuid) ? self.arrayUuid : '') == (has(oldSelf.arrayUuid) ? oldSelf.arrayUuid : '')").message("spec.arrayUuid: never changes; the operator makes another leg instead"))]
 #[x_kube(validation = Rule::new("(has(self.partitionUuid) ? self.partitionUuid : '') == (has(oldSelf.partitionUuid) ? oldSelf.partitionUuid : '')").message("spec.partitionUuid: never changes; the operator makes another leg instead"))]
 #[x_kube(validation = Rule::new("!has(self.grant) || self.grant.epoch == self.epoch").message("spec.grant.epoch: must equal spec.epoch; a grant is for the newest epoch only"))]
@@ -90,6 +92,9 @@ pub struct MeshReplicaSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub replaces: Option<String>,
+    /// All of its data is copied to it before anybody reads it: only its ends, where nothing is copied to, are zeroed first. It never changes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub overwritten: bool,
     /// It is to leave: another leg is placed and filled while this one goes on being used, and then takes its place. A person,
     /// or whoever empties a node, says so; taken back before the other leg is in sync, it stays.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -179,7 +184,7 @@ pub struct LegPartition {
     /// Size in bytes.
     #[schemars(range(min = 0))]
     pub size_bytes: i64,
-    /// True when it was proved to read as zeros and nothing has used it since.
+    /// True when it was prepared and nothing has used it since: then it was proved to read as zeros, all of it unless `spec.overwritten`.
     pub blank: bool,
 }
 

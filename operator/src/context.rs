@@ -7,6 +7,7 @@ use crate::volume::budget;
 use crate::volume::clocks::{Clocks, Memory};
 use crate::volume::events::Notice;
 use crate::volume::world::World;
+use futures::channel::mpsc::UnboundedSender;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
@@ -60,6 +61,8 @@ pub struct Context {
     /// Label of a node whose value is its failure domain.
     pub domain: Arc<str>,
     placing: Arc<tokio::sync::Mutex<()>>,
+    /// Where it is said that there is room for a rebuild of a volume.
+    room: Option<UnboundedSender<ObjectRef<MeshVolume>>>,
 }
 
 impl Context {
@@ -69,13 +72,19 @@ impl Context {
         let (memories, rebuilds, faces) = (Mutex::default(), Mutex::default(), Mutex::default());
         let (clock, placing) = (Arc::new(SystemClock), Arc::default());
         let domain = Settings::default().domain.into();
-        Self { client, nodes, drains, clock, volumes, recorder, memories, rebuilds, faces, domain, placing }
+        Self { client, nodes, drains, clock, volumes, recorder, memories, rebuilds, faces, domain, placing, room: None }
     }
 
     /// The same with another label for failure domains.
     #[must_use]
     pub fn with_domain(self, label: &str) -> Self {
         Self { domain: label.into(), ..self }
+    }
+
+    /// The same, which tells of volumes that a rebuild of another has made room for.
+    #[must_use]
+    pub fn with_room(self, room: UnboundedSender<ObjectRef<MeshVolume>>) -> Self {
+        Self { room: Some(room), ..self }
     }
 
     /// The same by another clock.
@@ -141,7 +150,17 @@ impl Context {
     pub fn budget(&self, world: &World) -> BTreeSet<String> {
         let mut ledger = self.rebuilds.lock().unwrap_or_else(PoisonError::into_inner);
         self.volumes.state().iter().for_each(|volume| ledger.heard(volume));
-        ledger.observe(&world.uid, budget::rebuilds(world))
+        let waits = ledger.observe(&world.uid, budget::rebuilds(world));
+        self.tell_next(&ledger);
+        waits
+    }
+
+    /// Those who could begin look again at once.
+    fn tell_next(&self, ledger: &budget::Ledger) {
+        for (room, next) in self.room.iter().flat_map(|room| ledger.next().into_iter().map(move |next| (room, next))) {
+            // That nobody listens means that this process ends.
+            let _ = room.unbounded_send(ObjectRef::new(&next));
+        }
     }
 
     /// All volumes, as last heard.
@@ -151,7 +170,10 @@ impl Context {
 
     /// Forgets a volume that is gone.
     pub fn forget(&self, uid: &str) {
-        self.rebuilds.lock().unwrap_or_else(PoisonError::into_inner).forget(uid);
+        let mut ledger = self.rebuilds.lock().unwrap_or_else(PoisonError::into_inner);
+        ledger.forget(uid);
+        self.tell_next(&ledger);
+        drop(ledger);
         self.memories().remove(uid);
     }
 

@@ -141,8 +141,11 @@ async fn reconcile(client: &Client, settings: &Settings) {
     let asked = reflect(writer, watcher(Api::all(client.clone()), any()));
     let asked = asked.default_backoff().touched_objects();
     let volumes = Controller::new(Api::<MeshVolume>::all(client.clone()), any());
-    let ctx = Arc::new(Context::new(client.clone(), nodes, drains, volumes.store()).with_domain(&settings.domain));
-    let volumes = run_volumes(volumes, heard, asked, client, ctx.clone());
+    let (room, rooms) = futures::channel::mpsc::unbounded();
+    let ctx =
+        Context::new(client.clone(), nodes, drains, volumes.store()).with_domain(&settings.domain).with_room(room);
+    let ctx = Arc::new(ctx);
+    let volumes = run_volumes(volumes.reconcile_on(rooms), heard, asked, client, ctx.clone());
     let drains = async {
         tokio::select! {
             () = drain::rounds::run(&ctx, settings) => {}

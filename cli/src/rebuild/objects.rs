@@ -64,6 +64,7 @@ pub fn replicas(volume: &MeshVolume, term: &Term, policy: &ReplicaSetPolicySpec)
             transport: policy.transport,
             io_queues: policy.connection.io_queues,
             replaces: None,
+            overwritten: false,
             replace: false,
             array_uuid: Some(adopts.array_uuid.clone()),
             partition_uuid: leg.partition_uuid.clone(),

@@ -5,6 +5,7 @@ use super::world::{Settings, World, active};
 use crate::context::Context;
 use crate::error::Error;
 use crate::node::{self, Face};
+use crate::placement::Promises;
 use crate::volume::clocks::Clocks;
 use crate::volume::world::World as Volume;
 use k8s_openapi::api::core::v1::{Node, Pod, PodTemplate};
@@ -101,7 +102,7 @@ fn world(
         foreign_attachment: false,
         legs,
         foreign_legs: Vec::new(),
-        all_legs: Vec::new(),
+        promises: Promises::default(),
         nodes: around.nodes.to_vec(),
         out_of_service: tainted.map(|(name, _)| name.clone()).collect(),
         labels: used.iter().filter_map(|n| Some((n.clone(), around.faces.get(n)?.labels.clone()))).collect(),

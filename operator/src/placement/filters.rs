@@ -127,7 +127,7 @@ fn one_leg_per_node(node: &MeshNode, placed: &[MeshReplica]) -> Result<(), Dropp
 pub(super) fn drives<'a>(
     node: &'a MeshNode,
     request: &Request<'_>,
-    promises: &Promises<'_>,
+    promises: &Promises,
     pinned: Option<i32>,
 ) -> Result<Vec<Candidate<'a>>, Dropped> {
     let all = node.status.as_ref().map_or(&[][..], |s| &s.drives);
@@ -156,7 +156,7 @@ pub(super) fn drives<'a>(
 pub(super) fn each_drive<'a>(
     node: &'a MeshNode,
     request: &Request<'_>,
-    promises: &Promises<'_>,
+    promises: &Promises,
     pinned: Option<i32>,
 ) -> (Vec<Candidate<'a>>, Vec<String>) {
     let promised = promises.on(super::name(node));

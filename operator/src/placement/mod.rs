@@ -55,8 +55,8 @@ pub struct Request<'a> {
 pub struct Cluster<'a> {
     /// All nodes.
     pub nodes: &'a [Arc<MeshNode>],
-    /// All legs of all volumes: those without a partition hold a promise.
-    pub replicas: &'a [MeshReplica],
+    /// What all legs of all volumes take of drives.
+    pub promises: &'a Promises,
     /// Nodes that are being drained, each with the drain.
     pub drained: &'a BTreeMap<String, String>,
     /// The time for heartbeats.
@@ -137,10 +137,9 @@ pub fn place(request: &Request<'_>, cluster: &Cluster<'_>) -> Result<Vec<Spot>, 
     if request.geometry.width() > 1 {
         return stripe::place(request, cluster);
     }
-    let promises = Promises::of(cluster.replicas);
     let pinned = filters::pinned_sector(request.taken, cluster.nodes);
     let rules = Rules::of(request.rules, request.placed, |name| node::find(cluster.nodes, name));
-    let (mut fits, dropped) = sieve(request, cluster, &rules, &promises, pinned);
+    let (mut fits, dropped) = sieve(request, cluster, &rules, pinned);
     let best = choose(request, cluster, &rules, &mut fits);
     if best.chosen.len() < request.slots.len() {
         return Err(refusal(request, &fits, best, dropped));
@@ -206,13 +205,12 @@ fn sieve<'a>(
     request: &Request<'_>,
     cluster: &Cluster<'a>,
     rules: &Rules<'_>,
-    promises: &Promises<'_>,
     pinned: Option<i32>,
 ) -> (Vec<Candidate<'a>>, Vec<(String, Dropped)>) {
     let (mut fits, mut dropped) = (Vec::new(), Vec::new());
     for node in cluster.nodes {
         let drives = filters::node(node, request, rules, cluster)
-            .and_then(|()| filters::drives(node, request, promises, pinned));
+            .and_then(|()| filters::drives(node, request, cluster.promises, pinned));
         match drives {
             Ok(mut candidates) => {
                 candidates.sort_by_key(|c| (c.sector(), c.order()));

@@ -3,7 +3,7 @@
 use super::{Candidate, Request, name};
 use crate::node;
 use foldhash::HashMap;
-use meshstor_crds::{FabricLatency, FabricPeer, MeshNode};
+use meshstor_crds::{FABRIC_PEERS_MAX, FabricLatency, FabricPeer, MeshNode};
 use std::sync::Arc;
 
 /// Nodes around one of them; all are as near where there is none.
@@ -11,6 +11,9 @@ pub(super) struct Near<'a> {
     centre: Option<&'a MeshNode>,
     /// What it has measured, by node.
     measured: HashMap<&'a str, i32>,
+    /// Whether it has measured as many as it ever will: then what others have measured of it is the same, and nobody reads thousands of
+    /// lists for a few more.
+    done: bool,
 }
 
 /// Farther than any class: nobody has measured it.
@@ -20,7 +23,8 @@ impl<'a> Near<'a> {
     pub(super) fn of(centre: Option<&str>, nodes: &'a [Arc<MeshNode>]) -> Self {
         let centre = centre.and_then(|name| node::find(nodes, name));
         let all = centre.map_or(&[][..], peers);
-        Self { centre, measured: all.iter().map(|peer| (peer.node.as_str(), peer.latency_microseconds)).collect() }
+        let measured = all.iter().map(|peer| (peer.node.as_str(), peer.latency_microseconds)).collect();
+        Self { centre, measured, done: all.len() >= FABRIC_PEERS_MAX }
     }
 
     /// Tells each candidate how far it is.
@@ -28,13 +32,14 @@ impl<'a> Near<'a> {
         candidates.iter_mut().for_each(|c| c.far = self.far(c.node));
     }
 
-    /// Class of the way between `other` and the centre, in µs: as the centre measured it, else as the other did.
+    /// Class of the way between `other` and the centre, in µs: as the centre measured it, else, where it may still do so, as the other did.
     fn far(&self, other: &MeshNode) -> i32 {
         match self.centre {
             None => 0,
             Some(centre) if name(centre) == name(other) => 0,
             Some(centre) => {
-                self.measured.get(name(other)).copied().or_else(|| measured(other, name(centre))).unwrap_or(UNKNOWN)
+                let theirs = || if self.done { None } else { measured(other, name(centre)) };
+                self.measured.get(name(other)).copied().or_else(theirs).unwrap_or(UNKNOWN)
             }
         }
     }

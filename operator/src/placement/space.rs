@@ -5,11 +5,11 @@ use meshstor_crds::{Drive, MeshReplica};
 
 /// What legs take of drives, by node and drive.
 #[derive(Clone, Debug, Default)]
-pub struct Promises<'a>(HashMap<&'a str, Vec<(&'a str, Promised)>>);
+pub struct Promises(HashMap<String, Vec<(String, Promised)>>);
 
 /// What legs take of the drives of one node.
 #[derive(Clone, Copy, Debug)]
-pub struct OnNode<'p>(&'p [(&'p str, Promised)]);
+pub struct OnNode<'p>(&'p [(String, Promised)]);
 
 /// What legs take of one drive.
 #[derive(Clone, Debug, Default)]
@@ -23,24 +23,28 @@ struct Promised {
 /// Of a drive that no leg is on.
 const NOTHING: &Promised = &Promised { pending: 0, taken: Vec::new() };
 
-impl<'a> Promises<'a> {
+impl Promises {
     /// The promises of `replicas`.
-    pub fn of(replicas: &'a [MeshReplica]) -> Self {
+    pub fn of<'a>(replicas: impl IntoIterator<Item = &'a MeshReplica>) -> Self {
         let mut promises = Self::default();
         for leg in replicas {
-            // A node has few drives.
-            let drives = promises.0.entry(&leg.spec.node).or_default();
-            let at = drives.iter().position(|(drive, _)| *drive == leg.spec.drive).unwrap_or_else(|| {
-                drives.push((&leg.spec.drive, Promised::default()));
-                drives.len() - 1
-            });
-            let promised = &mut drives[at].1;
+            let promised = promises.promised(&leg.spec.node, &leg.spec.drive);
             match leg.status.as_ref().and_then(|s| s.partition.as_ref()) {
                 Some(p) => promised.taken.push((bytes(p.first_byte), bytes(p.size_bytes))),
                 None => promised.pending += bytes(leg.spec.size_bytes),
             }
         }
         promises
+    }
+
+    /// What is promised of `drive`, to be added to. A node has few drives.
+    fn promised(&mut self, node: &str, drive: &str) -> &mut Promised {
+        let drives = self.0.entry(node.to_owned()).or_default();
+        let at = drives.iter().position(|(of, _)| of == drive).unwrap_or_else(|| {
+            drives.push((drive.to_owned(), Promised::default()));
+            drives.len() - 1
+        });
+        &mut drives[at].1
     }
 
     /// Those on `node`.

@@ -3,7 +3,7 @@
 use super::filters::{self, Dropped};
 use super::near::{self, Near};
 use super::spread::{self, Rules};
-use super::{Candidate, Cluster, Promises, Refusal, Request, Spot, name};
+use super::{Candidate, Cluster, Refusal, Request, Spot, name};
 use crate::node;
 use kube::ResourceExt as _;
 use meshstor_crds::{MeshNode, MeshReplica};
@@ -44,13 +44,12 @@ pub(super) fn place(request: &Request<'_>, cluster: &Cluster<'_>) -> Result<Vec<
 /// As [`place`], near a node.
 fn place_near(request: &Request<'_>, cluster: &Cluster<'_>, centre: Option<&str>) -> Result<Vec<Spot>, Refusal> {
     let near = Near::of(centre, cluster.nodes);
-    let promises = Promises::of(cluster.replicas);
     let pinned = filters::pinned_sector(request.taken, cluster.nodes);
     let (mut offers, mut dropped) = (Vec::new(), Vec::new());
     for node in cluster.nodes {
         match filters::node_alone(node, request, cluster) {
             Ok(()) => {
-                let (mut drives, short) = filters::each_drive(node, request, &promises, pinned);
+                let (mut drives, short) = filters::each_drive(node, request, cluster.promises, pinned);
                 near.mark(&mut drives);
                 dropped.extend(filters::drives_short(&drives, &short).map(|why| (node.name_any(), why)));
                 offers.push(Offer { node, drives });

@@ -3,8 +3,8 @@
 use super::*;
 use jiff::Timestamp;
 use meshstor_crds::{
-    Capability, Drive, Extent, FabricLatency, FabricPeer, Geometry, Kernel, MIB, MeshNodeSpec, MeshNodeStatus,
-    MeshReplicaSpec, Placement, Spread, SpreadMode, Time, Transport, conditions,
+    Capability, Drive, Extent, FABRIC_PEERS_MAX, FabricLatency, FabricPeer, Geometry, Kernel, MIB, MeshNodeSpec,
+    MeshNodeStatus, MeshReplicaSpec, Placement, Spread, SpreadMode, Time, Transport, conditions,
 };
 use proptest::prelude::*;
 
@@ -66,6 +66,7 @@ fn leg(name: &str, slot: i32, node: &str, drive: &str, size: u64) -> MeshReplica
         transport: Transport::Tcp,
         io_queues: 2,
         replaces: None,
+        overwritten: false,
         replace: false,
         array_uuid: None,
         partition_uuid: None,
@@ -90,7 +91,10 @@ fn run_by(
     let nodes: Vec<Arc<MeshNode>> = nodes.into_iter().map(Arc::new).collect();
     let slots: Vec<(i32, i32)> = slots.iter().map(|slot| (*slot, 0)).collect();
     let request = request(&slots, Geometry::new(2, 1), want * MIB, placed, rules);
-    place(&request, &Cluster { nodes: &nodes, replicas, drained: &BTreeMap::new(), now: now() })
+    place(
+        &request,
+        &Cluster { nodes: &nodes, promises: &Promises::of(replicas), drained: &BTreeMap::new(), now: now() },
+    )
 }
 
 fn request<'a>(
@@ -120,7 +124,7 @@ fn the_preferred_node_gets_the_first_leg() {
         let request = request(slots, Geometry::new(2, 1), 520 * MIB, placed, placement);
         let spots = place(
             &Request { preferred, ..request },
-            &Cluster { nodes, replicas: placed, drained: &BTreeMap::new(), now: now() },
+            &Cluster { nodes, promises: &Promises::of(placed), drained: &BTreeMap::new(), now: now() },
         );
         spots.unwrap().into_iter().map(|s| s.node).collect::<Vec<_>>()
     };
@@ -145,9 +149,11 @@ fn the_preferred_node_gets_the_first_leg() {
     let geometry = Geometry::new(2, 2);
     let slots: Vec<(i32, i32)> = geometry.legs().collect();
     let request = Request { preferred: Some("c"), ..request(&slots, geometry, 520 * MIB, &[], &free) };
-    let spots =
-        super::place(&request, &Cluster { nodes: &nodes, replicas: &[], drained: &BTreeMap::new(), now: now() })
-            .unwrap();
+    let spots = super::place(
+        &request,
+        &Cluster { nodes: &nodes, promises: &Promises::default(), drained: &BTreeMap::new(), now: now() },
+    )
+    .unwrap();
     let firsts: Vec<&str> = spots.iter().filter(|s| s.slot % 2 == 0).map(|s| s.node.as_str()).collect();
     assert_eq!(firsts, ["c", "c"]);
 }
@@ -157,7 +163,7 @@ fn the_preferred_node_gets_the_first_leg() {
 fn a_drained_node_gets_no_leg() {
     let nodes = ["a", "b"].map(|name| Arc::new(node(name, vec![drive(&format!("{name}-d"), &[900], 512)])));
     let (free, drained) = (Placement::default(), BTreeMap::from([("a".to_owned(), "empty-a".to_owned())]));
-    let cluster = Cluster { nodes: &nodes, replicas: &[], drained: &drained, now: now() };
+    let cluster = Cluster { nodes: &nodes, promises: &Promises::default(), drained: &drained, now: now() };
     let one = request(&[(0, 0)], Geometry::new(1, 1), 520 * MIB, &[], &free);
     assert_eq!(super::place(&one, &cluster).unwrap()[0].node, "b");
     let two = request(&[(0, 0), (1, 0)], Geometry::new(2, 1), 520 * MIB, &[], &free);
@@ -172,7 +178,7 @@ fn bitmap_and_fabric_are_filters() {
     let free = Placement::default();
     let request = request(&[(0, 0), (1, 0)], Geometry::new(2, 1), 520 * MIB, &[], &free);
     let refused = |request: &Request<'_>, nodes: &[Arc<MeshNode>]| {
-        super::place(request, &Cluster { nodes, replicas: &[], drained: &BTreeMap::new(), now: now() })
+        super::place(request, &Cluster { nodes, promises: &Promises::default(), drained: &BTreeMap::new(), now: now() })
             .unwrap_err()
             .to_string()
     };
@@ -187,7 +193,11 @@ fn bitmap_and_fabric_are_filters() {
         Arc::new(node)
     });
     assert!(
-        super::place(&rdma, &Cluster { nodes: &with, replicas: &[], drained: &BTreeMap::new(), now: now() }).is_ok()
+        super::place(
+            &rdma,
+            &Cluster { nodes: &with, promises: &Promises::default(), drained: &BTreeMap::new(), now: now() }
+        )
+        .is_ok()
     );
 }
 
@@ -483,13 +493,27 @@ fn legs_go_where_the_fabric_is_fast() {
     let rules = prefer(&[]);
     let slots = [(0, 0), (1, 0), (2, 0)];
     let all: Vec<Arc<MeshNode>> = nodes().into_iter().map(Arc::new).collect();
-    let cluster = Cluster { nodes: &all, replicas: &[], drained: &BTreeMap::new(), now: now() };
+    let cluster = Cluster { nodes: &all, promises: &Promises::default(), drained: &BTreeMap::new(), now: now() };
     let by = |geometry: Geometry| {
         let request = request(&slots, geometry, 520 * MIB, &[], &rules);
         let spots = place(&Request { preferred: Some("n3"), ..request }, &cluster).unwrap();
         spots.into_iter().map(|spot| spot.node).collect::<Vec<_>>()
     };
     assert_eq!(by(Geometry::new(3, 1)), ["n3", "n2", "n1"]);
+}
+
+/// Of a node that has measured as many as it ever will nobody else is asked.
+#[test]
+fn a_full_list_of_ways_is_all_there_is() {
+    let on_beside_n1 = |measured: usize| {
+        let mut all = ["n1", "n2", "n3"].map(|name| labelled(name, &[]));
+        (0..measured).for_each(|n| way(&mut all[0], &format!("far{n:02}"), 64));
+        way(&mut all[2], "n1", 16);
+        let rules = Placement { fabric_latency: FabricLatency::Prefer, ..Placement::default() };
+        let placed = [leg("w-0", 0, "n1", "n1-d", 520)];
+        run_by(&rules, all.to_vec(), &placed, &placed, &[1], 520).unwrap()[0].node.clone()
+    };
+    assert_eq!([FABRIC_PEERS_MAX - 1, FABRIC_PEERS_MAX].map(on_beside_n1), ["n3", "n2"]);
 }
 
 proptest! {
@@ -562,7 +586,7 @@ fn run_striped(
     let taken = |slot: i32| placed.iter().any(|leg| leg.spec.slot == slot);
     let slots: Vec<(i32, i32)> = Geometry::new(copies, width).legs().filter(|(slot, _)| !taken(*slot)).collect();
     let request = request(&slots, Geometry::new(copies, width), 520 * MIB, placed, rules);
-    place(&request, &Cluster { nodes: &nodes, replicas: placed, drained: &BTreeMap::new(), now: now() })
+    place(&request, &Cluster { nodes: &nodes, promises: &Promises::of(placed), drained: &BTreeMap::new(), now: now() })
 }
 
 /// A node with so many drives of 900 MiB.

@@ -15,6 +15,8 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct Rebuild {
     /// Its name.
     pub leg: String,
+    /// Name of its volume.
+    pub volume: String,
     /// Its node and that of its consumer.
     pub nodes: BTreeSet<String>,
     /// It has its grant: it is rebuilt, or may be any moment.
@@ -46,6 +48,13 @@ impl Ledger {
         waits
     }
 
+    /// The volumes of which a leg waits that could begin now.
+    pub fn next(&self) -> BTreeSet<String> {
+        let leave = allot(self.0.values().flatten());
+        let next = self.0.values().flatten().filter(|rebuild| leave.contains(&rebuild.leg));
+        next.map(|rebuild| rebuild.volume.clone()).collect()
+    }
+
     /// Counts what the status of a volume shows that this process has not looked at yet.
     pub fn heard(&mut self, volume: &MeshVolume) {
         let (Some(uid), Some(status)) = (volume.uid(), &volume.status) else { return };
@@ -53,6 +62,7 @@ impl Ledger {
             let under_way = status.legs.iter().filter(|leg| leg.state == LegState::Rebuilding);
             under_way.map(|leg| Rebuild {
                 leg: leg.name.clone(),
+                volume: volume.name_any(),
                 nodes: status.consumer.iter().chain([&leg.node]).cloned().collect(),
                 active: true,
                 copies: 0,
@@ -88,6 +98,7 @@ pub fn rebuilds(world: &World) -> Vec<Rebuild> {
             .iter()
             .map(|leg| Rebuild {
                 leg: leg.name_any(),
+                volume: world.name(),
                 nodes: [leg.spec.node.clone(), node.clone()].into(),
                 active: world.copied_on().is_some(),
                 copies,
@@ -105,6 +116,7 @@ pub fn rebuilds(world: &World) -> Vec<Rebuild> {
     let legs = world.legs.iter().filter(outside).filter(answers);
     legs.map(|leg| Rebuild {
         leg: leg.name_any(),
+        volume: world.name(),
         nodes: [leg.spec.node.clone(), term.node.clone()].into(),
         active: granted(term, leg) || (world.only_copies() && leg.spec.replaces.is_some()),
         copies,
@@ -169,7 +181,8 @@ mod tests {
 
     fn rebuild(leg: &str, nodes: &[&str], copies: usize, limits: (usize, usize)) -> Rebuild {
         let nodes = nodes.iter().map(|n| (*n).to_owned()).collect();
-        Rebuild { leg: leg.to_owned(), nodes, active: false, copies, limits, leaves: None }
+        let volume = leg.split('-').next().unwrap().to_owned();
+        Rebuild { leg: leg.to_owned(), volume, nodes, active: false, copies, limits, leaves: None }
     }
 
     #[test]
@@ -186,9 +199,12 @@ mod tests {
             "two run in the cluster"
         );
         // One ends: the two that have one copy go before the one that has two, whoever asks first.
+        assert!(ledger.next().is_empty());
         ledger.forget("c");
+        assert_eq!(ledger.next(), ["d".to_owned()].into());
         assert_eq!(ledger.observe("e", vec![rebuild("e-1", &["n8", "n9"], 2, limits)]).len(), 1, "d-1 is more exposed");
         assert!(ledger.observe("d", vec![rebuild("d-1", &["n6", "n7"], 1, limits)]).is_empty());
+        assert!(ledger.next().is_empty());
         ledger.forget("a");
         assert!(ledger.observe("b", vec![rebuild("b-1", &["n2", "n3"], 1, limits)]).is_empty());
     }

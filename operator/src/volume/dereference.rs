@@ -4,6 +4,7 @@ use super::world::World;
 use crate::context::Context;
 use crate::error::Error;
 use crate::node::{self, Face};
+use crate::placement::Promises;
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Api, ListParams};
 use kube::core::PartialObjectMeta;
@@ -40,7 +41,7 @@ pub async fn dereference(name: &str, ctx: &Context) -> Result<Option<World>, Err
     let (attachment, foreign_attachment) = attachment(name, &uid, ctx).await?;
     let policy = policy(volume.spec.policy_name(), ctx).await?;
     let placing = attachment.is_none() && volume.metadata.deletion_timestamp.is_none();
-    let (nodes, all_legs) = if placing { cluster(ctx).await? } else { (ctx.nodes.state(), Vec::new()) };
+    let (nodes, promises) = if placing { cluster(ctx).await? } else { (ctx.nodes.state(), Promises::default()) };
     let clocks = ctx.observe(&uid, attachment.as_ref(), &legs, ctx.clock.instant());
     let now = ctx.clock.timestamp();
     let out_of_service = out_of_service(attachment.as_ref(), &legs, ctx).await?;
@@ -54,7 +55,7 @@ pub async fn dereference(name: &str, ctx: &Context) -> Result<Option<World>, Err
         foreign_attachment,
         legs,
         foreign_legs,
-        all_legs,
+        promises,
         nodes,
         out_of_service,
         gone_nodes,
@@ -93,7 +94,7 @@ async fn out_of_service(
 /// # Errors
 /// [`Error::Api`].
 pub async fn survey(world: &mut World, ctx: &Context) -> Result<(), Error> {
-    (world.nodes, world.all_legs) = cluster(ctx).await?;
+    (world.nodes, world.promises) = cluster(ctx).await?;
     Ok(())
 }
 
@@ -153,13 +154,13 @@ async fn policy(name: &str, ctx: &Context) -> Result<Option<ReplicaSetPolicy>, E
     api.get_opt(name).await.map_err(Error::api(format!("read policy {name}")))
 }
 
-async fn cluster(ctx: &Context) -> Result<(Vec<Arc<MeshNode>>, Vec<MeshReplica>), Error> {
+async fn cluster(ctx: &Context) -> Result<(Vec<Arc<MeshNode>>, Promises), Error> {
     // Legs before nodes: a partition that a node's free extents lack is then known from its leg.
-    let legs = all::<MeshReplica>(ctx).await?;
+    let promises = Promises::of(&all::<MeshReplica>(ctx).await?);
     let mut nodes = all::<MeshNode>(ctx).await?;
     let kubernetes = all::<PartialObjectMeta<Node>>(ctx).await?;
     node::label(&mut nodes, &kubernetes);
-    Ok((nodes.into_iter().map(Arc::new).collect(), legs))
+    Ok((nodes.into_iter().map(Arc::new).collect(), promises))
 }
 
 async fn all<K>(ctx: &Context) -> Result<Vec<K>, Error>

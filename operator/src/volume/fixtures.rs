@@ -2,6 +2,7 @@
 
 use super::clocks::Clocks;
 use super::world::World;
+use crate::placement::Promises;
 use jiff::Timestamp;
 use kube::ResourceExt as _;
 use meshstor_crds::{
@@ -51,7 +52,7 @@ pub(crate) fn detached() -> World {
         foreign_attachment: false,
         legs: vec![leg(0, "n1"), leg(1, "n2")],
         foreign_legs: Vec::new(),
-        all_legs: Vec::new(),
+        promises: Promises::default(),
         nodes: ["n1", "n2", "n3"].map(|name| node(name, now())).to_vec(),
         out_of_service: Vec::new(),
         gone_nodes: Vec::new(),

@@ -7,7 +7,7 @@ use super::reasons;
 use super::replacing::{RETIRED_MAX, may_be_wiped, next_generation, retire};
 use super::seats;
 use super::terms;
-use super::world::{World, blank, confirmed};
+use super::world::{World, confirmed, zeros};
 use kube::ResourceExt as _;
 use meshstor_crds::{Geometry, Grant, MeshReplica, MeshReplicaSpec, Term, TermPhase, VOLUME_FINALIZER, naming};
 
@@ -80,6 +80,12 @@ fn create(world: &World, name: &str, spec: &MeshReplicaSpec) -> Verdict {
             must(world.legs.iter().all(|leg| leg.spec.slot != spec.slot), "I1", "one leg a slot")
         }
         Some(old) => {
+            let resolved = world.volume.status.as_ref().and_then(|s| s.resolved.as_ref());
+            must(
+                !spec.overwritten || resolved.is_some_and(|r| placing::all_copied(r.bitmap)),
+                "I6",
+                "a lockless bitmap has what was never written skipped: there a leg begins as zeros",
+            )?;
             let known = world.leg(old).filter(|leg| reasons::why(world, leg).is_some());
             must(
                 known.is_some_and(|l| l.spec.mirror_set == spec.mirror_set),
@@ -140,11 +146,15 @@ fn within_any(a: &[String], b: &[String]) -> bool {
 
 fn first(world: &World, new: &Term) -> Verdict {
     let all = new.in_sync.len() == world.legs.len() && world.legs.iter().all(|l| new.in_sync.contains(&l.name_any()));
-    let fresh = world.legs.iter().all(|leg| blank(leg) && leg.spec.epoch == 0 && leg.spec.grant.is_none());
+    let fresh = world.legs.iter().all(|leg| zeros(leg) && leg.spec.epoch == 0 && leg.spec.grant.is_none());
     must(world.attachment.is_some() && new.epoch == 1, "I2", "the first epoch is 1")?;
     must(new.phase == TermPhase::Revoking, "rule 2", "an epoch begins by revoking")?;
     must(world.volume.spec.adopts.is_none(), "I6", "the first record of a volume that takes legs over is a person's")?;
-    must(!new.in_sync.is_empty() && all && fresh, "I6", "the first epoch starts from all legs, each proved blank")?;
+    must(
+        !new.in_sync.is_empty() && all && fresh,
+        "I6",
+        "the first epoch starts from all legs, each proved to be zeros",
+    )?;
     must(Geometry::of_legs(&world.legs).is_ok(), "I1", "every mirror set is whole and spans nodes")
 }
 

@@ -6,7 +6,7 @@ use super::world::World;
 use crate::drain::world::active;
 use crate::placement::{self, Cluster, Request, Spot};
 use kube::ResourceExt as _;
-use meshstor_crds::{MeshReplica, MeshReplicaSpec, Placement, Term, VOLUME_FINALIZER, conditions, naming};
+use meshstor_crds::{Bitmap, MeshReplica, MeshReplicaSpec, Placement, Term, VOLUME_FINALIZER, conditions, naming};
 
 /// The steps until the attachment exists. The finalizer comes first, then the resolved policy in the status, then
 /// all legs, then the attachment: its presence says that placement is complete.
@@ -95,7 +95,7 @@ fn spots_beside(
         preferred,
     };
     let drained = world.drains.iter().filter(|d| active(d)).map(|d| (d.spec.node.clone(), d.name_any())).collect();
-    let cluster = Cluster { nodes: &world.nodes, replicas: &world.all_legs, drained: &drained, now: world.now };
+    let cluster = Cluster { nodes: &world.nodes, promises: &world.promises, drained: &drained, now: world.now };
     let unschedulable =
         |refusal: placement::Refusal| Refusal::new(conditions::REASON_UNSCHEDULABLE, refusal.to_string());
     placement::place(&request, &cluster).map_err(unschedulable)
@@ -129,10 +129,17 @@ pub fn leg_spec(world: &World, settled: &Settled, spot: Spot) -> MeshReplicaSpec
         transport: settled.resolved.transport,
         io_queues: settled.resolved.io_queues,
         replaces: None,
+        overwritten: false,
         replace: false,
         array_uuid: world.volume.spec.adopts.as_ref().map(|adopts| adopts.array_uuid.clone()),
         partition_uuid: None,
     }
+}
+
+/// Whether a member that is new to an array with such a bitmap is copied to everywhere: where the lockless one says that nothing was ever
+/// written, nothing is.
+pub fn all_copied(bitmap: Bitmap) -> bool {
+    bitmap != Bitmap::Lockless
 }
 
 /// A place for the leg that takes a seat beside the legs that stay, on a drive that no leg of the volume has.

@@ -60,7 +60,7 @@ fn grace_left(world: &World) -> Duration {
 pub fn next_look(world: &World, plan: &Plan) -> Duration {
     const CALM: Duration = Duration::from_secs(120);
     const UNEASY: Duration = Duration::from_secs(15);
-    // Nobody is told when a rebuild of another volume ends.
+    // Whoever ends tells who is next; this is for what nobody saw.
     const BUDGET: Duration = Duration::from_secs(5);
     let awaited = world.wanted().is_some() || world.deleting();
     let revoking = awaited && world.term().is_some_and(|t| t.phase == TermPhase::Revoking);

@@ -144,6 +144,7 @@ fn heir(world: &World, settled: &Result<Settled, Refusal>) -> Option<Result<Acti
     Some(placing::heir(&there, settled, slot, &staying).map(|spot| {
         let mut spec = placing::leg_spec(world, settled, spot);
         spec.replaces = Some(seat.holder.name_any());
+        spec.overwritten = placing::all_copied(settled.resolved.bitmap);
         Action::CreateReplica { leg: name, spec: Box::new(spec) }
     }))
 }

@@ -3,6 +3,7 @@
 use super::action::Action;
 use super::fixtures::{attached, leg, leg_mut, now, show, silence, term_mut, with_term};
 use super::guard;
+use super::placing;
 use super::reasons::{self, Why};
 use super::replacing::{self, RETIRED_MAX};
 use super::status::status;
@@ -11,7 +12,7 @@ use super::world::World;
 use jiff::{Timestamp, ToSpan as _};
 use kube::ResourceExt as _;
 use meshstor_crds::conditions::{self, Want};
-use meshstor_crds::{MemberState, MeshReplica, ResolvedPolicy, TermPhase, Time, VolumeLeg};
+use meshstor_crds::{Bitmap, MemberState, MeshReplica, ResolvedPolicy, TermPhase, Time, VolumeLeg};
 
 fn why(world: &World, name: &str) -> Option<Why> {
     reasons::why(world, world.leg(name).unwrap())
@@ -106,6 +107,27 @@ fn a_leg_is_replaced_at_once_where_there_is_nothing_to_wait_for() {
     // Not before the array was made whole once, and not while the volume goes.
     term_mut(&mut asked).initialised = false;
     assert_eq!(why(&asked, "v-1"), None);
+}
+
+/// I6: nothing but what is copied is ever read of an heir. Where the lockless bitmap has holes skipped it begins as zeros.
+#[test]
+fn an_heir_is_zeroed_only_where_not_all_of_it_is_copied() {
+    for bitmap in [Bitmap::Internal, Bitmap::None, Bitmap::Lockless] {
+        let mut world = attached();
+        leg_mut(&mut world, "v-1").spec.replace = true;
+        let mut status = status(&world, &validate(&world), &super::plan::plan(&world, &validate(&world)));
+        status.resolved.as_mut().unwrap().bitmap = bitmap;
+        world.volume.status = Some(status);
+        let mut spec = leg(1, "n3").spec;
+        spec.replaces = Some("v-1".into());
+        for overwritten in [false, true] {
+            spec.overwritten = overwritten;
+            let action = Action::CreateReplica { leg: "v-1.1".into(), spec: Box::new(spec.clone()) };
+            let allowed = guard::check(&world, &action);
+            assert_eq!(allowed.is_ok(), !overwritten || placing::all_copied(bitmap), "{bitmap:?}: {allowed:?}");
+        }
+    }
+    assert!(placing::all_copied(Bitmap::Internal) && !placing::all_copied(Bitmap::Lockless));
 }
 
 /// Rules 7 and 8: the old leg is retired before its heir has a grant, and not before that is prepared.

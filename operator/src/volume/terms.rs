@@ -2,18 +2,18 @@
 
 use super::action::Action;
 use super::clocks::{GIVEN_UP_GRACE, REVOKE_GRACE};
-use super::world::{World, blank, confirmed};
+use super::world::{World, blank, confirmed, zeros};
 use kube::ResourceExt as _;
 use meshstor_crds::geometry;
 use meshstor_crds::{EndedReason, MeshReplica, Term, TermPhase};
 use std::time::Duration;
 
-/// The record of a volume that never had one: it starts from all legs, each proved blank.
+/// The record of a volume that never had one: it starts from all legs, each proved to be zeros.
 pub fn first(world: &World) -> Option<Term> {
     let node = world.wanted().filter(|node| world.willing(node))?;
     // A volume that goes is never begun: a record that nobody retires would keep it for ever.
     let begun = world.term().is_some() || world.volume.spec.adopts.is_some();
-    if world.deleting() || begun || world.legs.is_empty() || !world.legs.iter().all(blank) {
+    if world.deleting() || begun || world.legs.is_empty() || !world.legs.iter().all(zeros) {
         return None;
     }
     Some(Term {

@@ -2,6 +2,7 @@
 
 use super::clocks::Clocks;
 use crate::node::{self, Labels, NotReady};
+use crate::placement::Promises;
 use jiff::Timestamp;
 use kube::ResourceExt as _;
 use meshstor_crds::{
@@ -34,8 +35,8 @@ pub struct World {
     pub legs: Vec<MeshReplica>,
     /// Legs of that volume name, but of another volume's UID.
     pub foreign_legs: Vec<String>,
-    /// All legs of the cluster, read with a quorum; empty when nothing is to be placed.
-    pub all_legs: Vec<MeshReplica>,
+    /// What all legs of the cluster take of drives, read with a quorum; empty when nothing is to be placed.
+    pub promises: Promises,
     /// All nodes.
     pub nodes: Vec<Arc<MeshNode>>,
     /// Kubernetes nodes of the volume (its consumer's, those of its legs, the one wanted) that bear the out-of-service taint, read
@@ -225,9 +226,14 @@ pub fn confirmed(leg: &MeshReplica, epoch: i64) -> bool {
     leg.status.as_ref().and_then(|s| s.revoked_below).is_some_and(|below| below >= epoch)
 }
 
-/// Whether `leg` was proved to read as zeros and nothing has used it.
+/// Whether `leg` was prepared and nothing has used it.
 pub fn blank(leg: &MeshReplica) -> bool {
     leg.status.as_ref().and_then(|s| s.partition.as_ref()).is_some_and(|p| p.blank)
+}
+
+/// Whether all of `leg` was proved to read as zeros, and nothing has used it.
+pub fn zeros(leg: &MeshReplica) -> bool {
+    blank(leg) && !leg.spec.overwritten
 }
 
 /// Whether the partition of `leg` is there for use: blank, or already used by an epoch.

@@ -7,6 +7,7 @@ use daemon::{Consumer, Ledger};
 use jiff::Timestamp;
 use kube::Resource;
 use meshstor_crds::*;
+use meshstor_operator::placement::Promises;
 use meshstor_operator::volume::action::Action;
 use meshstor_operator::volume::action::Plan;
 use meshstor_operator::volume::clocks::Memory;
@@ -144,7 +145,7 @@ impl Sim {
             policy: None,
             attachment: self.attachment.clone(),
             foreign_attachment: false,
-            all_legs: legs.clone(),
+            promises: Promises::of(&legs),
             legs,
             foreign_legs: Vec::new(),
             out_of_service: Vec::new(),
