@@ -16,6 +16,8 @@ pub const BITMAP_RAID10: &str = "bitmap-raid10";
 pub const LATENCY_BALANCE: &str = "md-latency-balance";
 /// MD makes a RAID1 a RAID10 in place.
 pub const TAKEOVER: &str = "md-raid10-takeover";
+/// MD acknowledges nothing after a member has failed, until it is told that the failure is recorded (`md/failure_gate`).
+pub const FAILURE_GATE: &str = "md-failure-gate";
 /// NVMe over RDMA as a target and as a host.
 pub const RDMA: &str = "nvme-rdma";
 

@@ -144,6 +144,9 @@ pub struct Capability {
     pub message: String,
 }
 
+/// Most nodes that one measures ([`MeshNodeStatus::fabric`]).
+pub const FABRIC_PEERS_MAX: usize = 64;
+
 /// The way to another node.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]

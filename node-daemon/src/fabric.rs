@@ -4,10 +4,8 @@ use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::Duration;
 
-use meshstor_crds::FabricPeer;
+use meshstor_crds::{FABRIC_PEERS_MAX, FabricPeer};
 
-/// Most nodes that one measures (`MeshNodeStatus::fabric`).
-pub const PEERS_MAX: usize = 64;
 /// The lowest and the highest class, in µs (`FabricPeer::latency_microseconds`).
 const CLASSES: [u64; 2] = [16, 65_536];
 /// A round trip leaves its class when it is this much below or above it, in percent.
@@ -20,18 +18,19 @@ pub fn round(nodes: usize) -> Duration {
     ROUND.max(Duration::from_secs(nodes as u64))
 }
 
-/// The nodes that `node` measures, of all: each other one, or where those are too many as good as any, but always the same.
+/// The nodes that `node` measures, of all: each other one, or where those are too many as good as any, but always the same; most of them
+/// measure it too.
 pub fn chosen<'a>(node: &str, all: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
     let mut others: Vec<(u64, &str)> = all
         .filter(|other| *other != node)
         .map(|other| {
             let mut hasher = DefaultHasher::new();
-            (node, other).hash(&mut hasher);
+            (node.min(other), node.max(other)).hash(&mut hasher);
             (hasher.finish(), other)
         })
         .collect();
     others.sort_unstable();
-    others.into_iter().take(PEERS_MAX).map(|(_, other)| other).collect()
+    others.into_iter().take(FABRIC_PEERS_MAX).map(|(_, other)| other).collect()
 }
 
 /// What is to be said after a round: of each node that was asked its class, by name. One that did not answer keeps what it had.
@@ -87,8 +86,10 @@ mod tests {
     fn many_nodes_measure_some_and_list_once_a_second() {
         let all: Vec<String> = (0..500).map(|n| format!("n{n}")).collect();
         let of = |node: &str| chosen(node, all.iter().map(String::as_str));
-        assert_eq!((of("n1").len(), chosen("n1", ["n1", "n2"].into_iter())), (PEERS_MAX, vec!["n2"]));
+        assert_eq!((of("n1").len(), chosen("n1", ["n1", "n2"].into_iter())), (FABRIC_PEERS_MAX, vec!["n2"]));
         assert_ne!(of("n1"), of("n2"));
+        let mutual = of("n1").into_iter().filter(|other| of(other).contains(&"n1")).count();
+        assert!(mutual > FABRIC_PEERS_MAX * 3 / 4, "{mutual}");
         assert_eq!(of("n1"), of("n1"));
         assert_eq!((round(3), round(5000)), (ROUND, us(5_000_000_000)));
     }

@@ -1,6 +1,6 @@
 //! Wake-ups from the kernel, by one thread for all volumes.
 //!
-//! MD notifies `array_state`, `degraded`, `sync_action` and the `state` of each member: the thread sleeps in `poll()` on those. An
+//! MD notifies `array_state`, `degraded`, `sync_action`, `failure_gate` (where it has one) and the `state` of each member: the thread sleeps in `poll()` on those. An
 //! array goes from `clean` to `active` and back with every burst of writes; nobody is woken for that. The kernel has no such
 //! event for a controller that goes from `live` to `connecting`; once a second the thread reads the `state` of each through a file
 //! that stays open, which is one system call a controller. Nobody is woken as long as all of them are live; whose controller is not
@@ -66,7 +66,7 @@ pub struct SysfsWakeups {
 }
 
 /// Attributes of `/sys/block/mdN/md` that MD notifies.
-const ATTRIBUTES: [&str; 3] = ["array_state", "degraded", "sync_action"];
+const ATTRIBUTES: [&str; 4] = ["array_state", "degraded", "sync_action", "failure_gate"];
 /// Between two looks at the controllers.
 const LOOK: Duration = Duration::from_secs(1);
 

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use meshstor_crds::EndedReason;
 
-use super::{Step, View, report, run};
+use super::{Step, View, gate, report, run};
+use crate::host::FailureGate;
 use crate::ids::Nqn;
 
 /// Takes down the array, then the connections, then says that the epoch ended.
@@ -21,7 +22,8 @@ pub(super) fn abandon(view: &View<'_>) -> Step {
 ///
 /// Whatever the array still writes is not the volume's any more, and what it holds must not end as success for anybody who can see it: its
 /// users are killed and it is verified that none returns, then its paths are released, and it is stopped. Where a user is left that
-/// cannot be killed, everything stays as it is until the node reboots.
+/// cannot be killed, everything stays as it is until the node reboots. With the failure gate MD itself acknowledges nothing any more, so
+/// the paths go first, and who waits for them can be killed.
 pub(super) fn fenced(view: &View<'_>) -> Option<Step> {
     let Some(array) = view.array else { return leftovers(view) };
     // What a person or a rule of udev assembled here is not ours to take from anybody: it holds no write of the volume.
@@ -29,11 +31,14 @@ pub(super) fn fenced(view: &View<'_>) -> Option<Step> {
         return leftovers(view);
     }
     let device = array.device.clone();
+    let refused = match &array.failure_gate {
+        Some(FailureGate::On | FailureGate::Holding(_)) => return Some(Step::RefuseWrites { device }),
+        gate => *gate == Some(FailureGate::Refused),
+    };
     // An unmount that hangs waits for just this.
-    if !view.memory.evicted {
-        return Some(Step::Evict { device });
-    }
-    if let Some(step) = paths(view) {
+    let evict = || (!view.memory.evicted).then(|| Step::Evict { device: device.clone() });
+    let first = if refused { None } else { evict() };
+    if let Some(step) = first.or_else(|| paths(view)).or_else(evict) {
         return Some(step);
     }
     // Writes that were held over the end of a replacement end in the same way.
@@ -54,6 +59,9 @@ fn paths(view: &View<'_>) -> Option<Step> {
 /// when that goes, although the epoch is another's by now.
 pub(super) fn leftovers(view: &View<'_>) -> Option<Step> {
     if let Some(array) = view.array {
+        if gate::unanswered(view, array) {
+            return fenced(view);
+        }
         let Some(mount) = array.mounts.first() else {
             return Some(Step::StopArray { device: array.device.clone() });
         };

@@ -1,12 +1,13 @@
 //! A volume on its consumer: from what is observed to the one next step.
 //!
-//! Reads as an epoch lives: [`start`] (claim, create or assemble), [`run`] (losses, publishing), [`back`] (legs that were away),
+//! Reads as an epoch lives: [`start`] (claim, create or assemble), [`run`] (losses, publishing), [`back`] (legs that were away), [`gate`] (MD waits for the record),
 //! [`end`] (detach and everything else that goes away). [`record`] is what each write of the record says, [`report`] what the
 //! rest of the status says, [`view`] what is looked at. Nothing here touches the host or the API server.
 
 mod back;
 mod end;
 mod features;
+mod gate;
 mod pace;
 pub mod record;
 mod replace;

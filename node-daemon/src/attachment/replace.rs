@@ -4,11 +4,12 @@
 //! stead, and then the old one is taken out. Every other heir is filled *beside* the member whose slot it takes. At the end of
 //! that MD fails the old member by itself, and would acknowledge what the old leg does not have while the record still names it
 //! (I1). So the copy waits just before its end; then all writes are held, the copy ends, the record is written, writes go on.
+//! Where MD has the failure gate on it holds by itself what it acknowledges from the end of the copy on: nothing is held before that.
 //! Each step follows from what is seen, so a process that dies in between is followed by one that goes on.
 
 use super::run::failed;
 use super::{Leg, Step, View};
-use crate::host::{ArrayFacts, MemberFacts};
+use crate::host::{ArrayFacts, FailureGate, MemberFacts};
 
 /// The member of S that the leg is to be filled beside: that of the same slot.
 pub(super) fn beside<'a>(view: &View<'a>, leg: &Leg<'_>) -> Option<&'a Leg<'a>> {
@@ -47,7 +48,8 @@ pub(super) fn finish(view: &View<'_>, array: &ArrayFacts) -> Option<Step> {
     if !near_end(array) || view.legs.iter().any(|l| view.holds(l)) {
         return None;
     }
-    match (array.suspended, array.sync_max) {
+    let gated = matches!(array.failure_gate, Some(FailureGate::On | FailureGate::Holding(_)));
+    match (array.suspended || gated, array.sync_max) {
         (false, _) => Some(Step::Suspend { device }),
         (true, Some(_)) => Some(Step::FinishSync { device }),
         (true, None) => None,

@@ -2,7 +2,7 @@
 
 use super::Step;
 use super::tests::{Bed, member, nqn, replica};
-use crate::host::SyncFacts;
+use crate::host::{FailureGate, MemberFailure, SyncFacts};
 use meshstor_crds::{Export, MeshReplicaStatus, naming};
 
 /// v-1 is to give way to v-1.1, which is connected as nvme1n1 and erased.
@@ -67,6 +67,24 @@ fn writes_are_held_before_the_copy_ends_and_until_its_end_is_recorded() {
     bed.memory.names.insert("nvme0n1".to_owned(), "v-1".to_owned());
     bed.connections.remove(0);
     assert_eq!(bed.quiet(), Step::RemoveMember { device: "/dev/md100".into(), name: "nvme0n1".to_owned() });
+}
+
+#[test]
+fn with_the_failure_gate_nothing_is_held_before_the_copy_ends() {
+    // I1: MD holds from the change on, and goes on when one write of the record has said it.
+    let mut bed = filled();
+    bed.array.as_mut().unwrap().failure_gate = Some(FailureGate::On);
+    assert!(matches!(bed.quiet(), Step::FinishSync { .. }));
+    let array = bed.array.as_mut().unwrap();
+    (array.sync_max, array.sync) = (None, None);
+    (array.members[1].in_sync, array.members[1].faulty, array.members[2].in_sync) = (false, true, true);
+    let failure = MemberFailure { number: 3, member: "nvme0n1".to_owned() };
+    array.failure_gate = Some(FailureGate::Holding(vec![failure]));
+    assert_eq!(bed.quiet(), Step::RecordInSync { leg: "v-1.1".to_owned() });
+    bed.term().in_sync = vec!["v-0".to_owned(), "v-1.1".to_owned()];
+    assert_eq!(bed.quiet(), Step::Agree { device: "/dev/md100".into(), number: 3 });
+    bed.array.as_mut().unwrap().failure_gate = Some(FailureGate::On);
+    assert_eq!(bed.quiet(), Step::Disconnect { nqn: nqn(2) });
 }
 
 #[test]

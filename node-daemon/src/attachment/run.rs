@@ -2,7 +2,7 @@
 
 use meshstor_crds::EndedReason;
 
-use super::{DROPPED, Leg, Step, View, back, end, replace, report, start};
+use super::{DROPPED, Leg, Step, View, back, end, gate, replace, report, start};
 use crate::host::{ArrayFacts, Content};
 
 /// The next step while the record says `Running` by this process.
@@ -18,6 +18,8 @@ pub(super) fn step(view: &View<'_>) -> Step {
     let urgent = replace::swap(view)
         .or_else(|| loss(view))
         .or_else(|| dead(view, array))
+        .or_else(|| gate::agree(view, array))
+        .or_else(|| gate::include(view, array))
         .or_else(|| replace::resume(view, array))
         .or_else(|| release(view))
         .or_else(|| tidy(view, array))
@@ -37,7 +39,8 @@ pub(super) fn step(view: &View<'_>) -> Step {
     if array.frozen {
         return Step::Thaw { device: array.device.clone() };
     }
-    initialise(view, array)
+    gate::on(view, array)
+        .or_else(|| initialise(view, array))
         .or_else(|| publish(view))
         .or_else(|| mount(view, array))
         .or_else(|| replace::expel(view, array))
@@ -140,7 +143,7 @@ fn tidy(view: &View<'_>, array: &ArrayFacts) -> Option<Step> {
     if array.is_dead() {
         return None;
     }
-    let set_works = view.term()?.in_sync.iter().all(|n| view.legs.iter().any(|l| l.name() == n && view.works(l)));
+    let set_works = view.set_works();
     let gone = |m: &&crate::host::MemberFacts| {
         m.faulty && view.owner(m).map_or(set_works, |leg| !view.in_set(leg.name()) || view.works(leg))
     };

@@ -151,6 +151,23 @@ pub enum Step {
         /// The array.
         device: PathBuf,
     },
+    /// Have MD hold what it would acknowledge after a member has failed.
+    HoldFailures {
+        /// The array.
+        device: PathBuf,
+    },
+    /// The record has it: the array may go on without the members that have failed.
+    Agree {
+        /// The array.
+        device: PathBuf,
+        /// Number of the last failure.
+        number: u32,
+    },
+    /// Have MD end all writes with errors: the epoch is over.
+    RefuseWrites {
+        /// The array.
+        device: PathBuf,
+    },
     /// Fail the member of a leg that left S.
     ExpelMember {
         /// The leg.
@@ -208,6 +225,7 @@ impl Step {
                 | Self::Readd { .. }
                 | Self::ReplaceMember { .. }
                 | Self::Suspend { .. }
+                | Self::HoldFailures { .. }
                 | Self::FinishSync { .. }
                 | Self::Resume { .. }
                 | Self::ExpelMember { .. }
@@ -262,6 +280,9 @@ impl fmt::Display for Step {
             Self::Suspend { device } => write!(f, "hold the writes of {}", device.display()),
             Self::FinishSync { device } => write!(f, "let the copy of {} end", device.display()),
             Self::Resume { device } => write!(f, "let the writes of {} go on", device.display()),
+            Self::HoldFailures { device } => write!(f, "have {} hold what a failure leaves unsafe", device.display()),
+            Self::Agree { device, number } => write!(f, "let {} go on after failure {number}", device.display()),
+            Self::RefuseWrites { device } => write!(f, "have {} end all writes with errors", device.display()),
             Self::ExpelMember { leg, name, .. } => write!(f, "take leg {leg} ({name}) out of the array"),
             Self::Thaw { device } => write!(f, "let {} rebuild again", device.display()),
             Self::Pace { kib: Some(kib), .. } => write!(f, "rebuild at {} MiB/s at most", kib / 1024),

@@ -11,6 +11,7 @@ use super::*;
 use crate::host::{ArrayFacts, ConnectionFacts, ControllerState, LedgerEntry, LegFacts, MemberFacts, PartitionFacts};
 
 mod back;
+mod gate;
 
 pub(super) struct Bed {
     pub(super) attachment: MeshAttachment,
@@ -45,6 +46,7 @@ pub(super) fn replica(slot: i32, node: &str) -> MeshReplica {
         transport: Transport::default(),
         io_queues: 2,
         replaces: None,
+        overwritten: false,
         replace: false,
         array_uuid: None,
         partition_uuid: None,
@@ -108,6 +110,7 @@ impl Bed {
             sync: None,
             sync_max: None,
             suspended: false,
+            failure_gate: None,
             mounts: vec![],
         };
         let connection = ConnectionFacts {

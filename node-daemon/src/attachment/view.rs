@@ -100,6 +100,8 @@ pub struct Memory {
     pub names: BTreeMap<String, String>,
     /// The start failed.
     pub failed: Option<Failure>,
+    /// Why MD acknowledges writes after a failure before that is recorded, although the kernel could wait.
+    pub ungated: Option<String>,
     /// Nobody is left who could see how the writes end that the array of an epoch that is over holds.
     pub evicted: bool,
     /// Why that cannot be shown, if it was tried in vain.
@@ -144,8 +146,8 @@ pub struct View<'a> {
 }
 
 /// Whether the device is that of the member, by its kernel name.
-fn named(device: &Path, member: &MemberFacts) -> bool {
-    device.file_name().is_some_and(|name| name.to_str() == Some(member.name.as_str()))
+fn named(device: &Path, member: &str) -> bool {
+    device.file_name().is_some_and(|name| name.to_str() == Some(member))
 }
 
 impl<'a> Leg<'a> {
@@ -370,11 +372,16 @@ impl<'a> View<'a> {
 
     /// The leg of a member: by the device that bears its name now, else by the name as it was remembered.
     pub(super) fn owner(&self, member: &MemberFacts) -> Option<&'a Leg<'a>> {
+        self.owner_of(&member.name)
+    }
+
+    /// The same by the member's kernel name.
+    pub(super) fn owner_of(&self, member: &str) -> Option<&'a Leg<'a>> {
         let bears = |leg: &&Leg<'_>| {
             leg.partition().is_some_and(|d| named(d, member))
                 || self.connections_of(leg).filter_map(|c| c.device.as_deref()).any(|d| named(d, member))
         };
-        let remembered = || self.memory.names.get(&member.name);
+        let remembered = || self.memory.names.get(member);
         self.legs
             .iter()
             .find(bears)
@@ -400,12 +407,18 @@ impl<'a> View<'a> {
         self.member(leg).is_some_and(|m| m.in_sync && !m.faulty && m.slot.is_some())
     }
 
+    /// Every leg of S works.
+    pub(super) fn set_works(&self) -> bool {
+        let works = |name: &String| self.legs.iter().any(|l| l.name() == name && self.works(l));
+        self.term().is_some_and(|t| t.in_sync.iter().all(works))
+    }
+
     /// It works, and by the path that the leg has now. MD goes on to count a member as in sync whose device was deleted, until a write to it
     /// fails, and then acknowledges that write without it: what MD says of such a member is no proof that it holds anything.
     pub(super) fn reached(&self, leg: &Leg<'_>) -> bool {
         let leaves = self.current(leg).is_some_and(|c| self.memory.leaving.contains(&c.nqn));
         let device = self.device(leg).filter(|_| !leaves);
-        let bears = |m: &MemberFacts| device.as_ref().is_some_and(|d| named(d, m));
+        let bears = |m: &MemberFacts| device.as_ref().is_some_and(|d| named(d, &m.name));
         self.works(leg) && self.member(leg).is_some_and(bears)
     }
 
@@ -413,7 +426,7 @@ impl<'a> View<'a> {
     pub(super) fn severed(&self, leg: &Leg<'_>) -> Option<&'a MemberFacts> {
         let mut paths = self.connections_of(leg).filter_map(|c| c.device.as_deref());
         let member = self.member(leg).filter(|m| !m.faulty && leg.local.is_none())?;
-        (!paths.any(|d| named(d, member))).then_some(member)
+        (!paths.any(|d| named(d, &member.name))).then_some(member)
     }
 
     /// The epoch for which the array was assembled, as its members' paths say; none where they do not all agree.
@@ -426,10 +439,11 @@ impl<'a> View<'a> {
 
     fn member_epoch(&self, member: &MemberFacts) -> Option<i64> {
         let leg = self.owner(member)?;
-        if leg.partition().is_some_and(|d| named(d, member)) {
+        if leg.partition().is_some_and(|d| named(d, &member.name)) {
             return leg.local?.ledger.as_ref().map(|l| l.local_epoch);
         }
-        let connection = self.connections_of(leg).find(|c| c.device.as_deref().is_some_and(|d| named(d, member)))?;
+        let connection =
+            self.connections_of(leg).find(|c| c.device.as_deref().is_some_and(|d| named(d, &member.name)))?;
         Nqn::parse(&connection.nqn).map(|n| n.epoch)
     }
 

@@ -178,6 +178,11 @@ impl AttachmentWorker {
         tracing::warn!(node = %self.ctx.node, volume = %self.name, epoch = self.memory.epoch, %step, %error, "failed");
         let published = object.status.as_ref().and_then(|s| s.array.as_ref()).is_some_and(|a| a.device.is_some());
         effect::regret(&mut self.memory, step, error, published);
+        if matches!(step, Step::HoldFailures { .. }) {
+            let note = format!("{error}: writes are acknowledged as by a stock kernel");
+            self.ctx.cluster.notice(object, Notice { warning: true, reason: "FailureGateOff", note });
+            return;
+        }
         self.rest(step, class_of(error));
         if class_of(error) == Class::Blocked {
             let note = format!("{step}: {error}");

@@ -44,6 +44,9 @@ pub fn perform(host: &dyn Host, step: &Step) -> Result<Found, HostError> {
         Step::Suspend { device } => host.suspend(device)?,
         Step::FinishSync { device } => host.finish_sync(device)?,
         Step::Resume { device } => host.resume(device)?,
+        Step::HoldFailures { device } => host.hold_failures(device)?,
+        Step::Agree { device, number } => host.agree_to_failures(device, *number)?,
+        Step::RefuseWrites { device } => host.refuse_writes(device)?,
         Step::ExpelMember { device, name, .. } => host.expel_member(device, name)?,
         Step::Thaw { device } => host.thaw(device)?,
         Step::Pace { device, kib } => host.limit_rebuild(device, *kib)?,
@@ -156,6 +159,9 @@ pub fn regret(memory: &mut Memory, step: &Step, error: &HostError, published: bo
     if let Step::Connect { spec, .. } = step {
         // What it tried may have used the door of the export up (rule 9): it needs a new grant.
         memory.burnt.insert(spec.nqn.clone());
+    }
+    if matches!(step, Step::HoldFailures { .. }) {
+        memory.ungated = Some(message.clone());
     }
     if matches!(step, Step::Evict { .. }) {
         memory.stuck = Some(message.clone());

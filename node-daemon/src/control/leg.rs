@@ -13,7 +13,7 @@ use super::context::{Again, Context, Turn, newest};
 use super::error::{ClusterError, TurnError, reason};
 use super::interest::{Key, kernel_name};
 use crate::attachment::{disowned, failing, held};
-use crate::host::{Host, HostError, LegFacts, LegRef};
+use crate::host::{Host, HostError, LegFacts, LegRef, Part};
 use crate::leg::{self, LegStep, Memory, Record, View};
 
 /// Serves one leg of this node.
@@ -143,8 +143,8 @@ impl LegWorker {
             LegStep::CreatePartition { bytes, label } => {
                 self.ctx.blocking(move |host| host.create_partition(&leg, bytes, &label)).await?;
             }
-            LegStep::Zero { then } => {
-                self.zero(replica, &leg).await?;
+            LegStep::Zero { part, then } => {
+                self.zero(replica, &leg, part).await?;
                 self.ctx.blocking(move |host| host.write_ledger(&leg, &then)).await?;
             }
             LegStep::WriteLedger { entry, .. } => {
@@ -187,12 +187,12 @@ impl LegWorker {
     }
 
     /// Zeroes in the background and says how far it is, in tens of percent.
-    async fn zero(&mut self, replica: &MeshReplica, leg: &LegRef) -> Result<(), TurnError> {
+    async fn zero(&mut self, replica: &MeshReplica, leg: &LegRef, part: Part) -> Result<(), TurnError> {
         let done = Arc::new(AtomicU8::new(0));
         let (host, leg, count) = (Arc::clone(&self.ctx.host), leg.clone(), Arc::clone(&done));
         let (answer, mut zeroed) = oneshot::channel();
         self.ctx.surroundings.apart(Box::new(move || {
-            drop(answer.send(host.zero(&leg, &|percent| count.store(percent, Ordering::Relaxed))));
+            drop(answer.send(host.zero(&leg, part, &|percent| count.store(percent, Ordering::Relaxed))));
         }));
         let mut object = replica.clone();
         loop {

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::{
     ArrayFacts, ArrayMember, ArraySpec, ConnectSpec, Content, ControllerState, ExportFacts, ExportSpec, Host,
-    LedgerEntry, LegRef,
+    LedgerEntry, LegRef, Part,
 };
 
 /// Where the suite runs.
@@ -95,7 +95,7 @@ impl<'a> Bench<'a> {
     fn new_leg_on(&self, drive: &str) -> Result<LegRef, String> {
         let leg = LegRef { drive: drive.to_owned(), uuid: Uuid::new_v4() };
         said(self.host.create_partition(&leg, self.env.leg_bytes, "conformance"))?;
-        said(self.host.zero(&leg, &|_| {}))?;
+        said(self.host.zero(&leg, Part::Whole, &|_| {}))?;
         Ok(leg)
     }
 
@@ -194,6 +194,8 @@ fn zeroed(bench: &Bench<'_>) -> Check {
     let device = bench.device(&leg)?;
     must(said(bench.host.content(&device))? == Content::Blank, "a zeroed leg is not blank")?;
     must(said(bench.host.examine(&device))?.is_none(), "a zeroed leg has a superblock")?;
+    said(bench.host.zero(&leg, Part::Ends, &|_| {}))?;
+    must(said(bench.host.examine(&device))?.is_none(), "a leg that will be copied to has a superblock")?;
     bench.drop_leg(&leg)
 }
 

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{
     ArrayFacts, ArrayMember, ArraySpec, ConnectSpec, ConnectionFacts, Content, ExportFacts, ExportSpec, FoundFacts,
-    Host, HostError, LedgerEntry, LegFacts, LegRef, NodeFacts, Result, SuperFacts, Traffic,
+    Host, HostError, LedgerEntry, LegFacts, LegRef, NodeFacts, Part, Result, SuperFacts, Traffic,
 };
 
 /// Counts effects, of the host and of whatever else shares it, and says when the process dies.
@@ -144,8 +144,8 @@ impl<H: Host> Host for CrashHost<H> {
     fn write_ledger(&self, leg: &LegRef, entry: &LedgerEntry) -> Result<()> {
         self.act(|h| h.write_ledger(leg, entry))
     }
-    fn zero(&self, leg: &LegRef, progress: &dyn Fn(u8)) -> Result<()> {
-        self.act(|h| h.zero(leg, progress))
+    fn zero(&self, leg: &LegRef, part: Part, progress: &dyn Fn(u8)) -> Result<()> {
+        self.act(|h| h.zero(leg, part, progress))
     }
     fn export(&self, leg: &LegRef, spec: &ExportSpec) -> Result<ExportFacts> {
         self.act(|h| h.export(leg, spec))
@@ -212,6 +212,15 @@ impl<H: Host> Host for CrashHost<H> {
     }
     fn expel_member(&self, array: &Path, name: &str) -> Result<()> {
         self.act(|h| h.expel_member(array, name))
+    }
+    fn hold_failures(&self, array: &Path) -> Result<()> {
+        self.act(|h| h.hold_failures(array))
+    }
+    fn agree_to_failures(&self, array: &Path, number: u32) -> Result<()> {
+        self.act(|h| h.agree_to_failures(array, number))
+    }
+    fn refuse_writes(&self, array: &Path) -> Result<()> {
+        self.act(|h| h.refuse_writes(array))
     }
     fn thaw(&self, array: &Path) -> Result<()> {
         self.act(|h| h.thaw(array))

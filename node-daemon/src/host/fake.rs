@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{
     ArrayFacts, ArrayMember, ArraySpec, ConnectSpec, ConnectionFacts, Content, DriveFacts, ExportFacts, ExportSpec,
-    FoundFacts, Host, HostError, LedgerEntry, LegFacts, LegRef, NodeFacts, Result, SuperFacts,
+    FoundFacts, Host, HostError, LedgerEntry, LegFacts, LegRef, NodeFacts, Part, Result, SuperFacts,
 };
 use uuid::Uuid;
 use world::World;
@@ -209,9 +209,9 @@ impl Host for FakeHost {
         self.fabric.world().node_mut(&self.node)?.ledger.insert(leg.uuid, entry.clone());
         Ok(())
     }
-    fn zero(&self, leg: &LegRef, progress: &dyn Fn(u8)) -> Result<()> {
+    fn zero(&self, leg: &LegRef, part: Part, progress: &dyn Fn(u8)) -> Result<()> {
         progress(50);
-        self.fabric.world().zero(&self.node, leg)
+        self.fabric.world().zero(&self.node, leg, part)
     }
     fn export(&self, leg: &LegRef, spec: &ExportSpec) -> Result<ExportFacts> {
         self.fabric.world().export(&self.node, leg, spec)
@@ -286,6 +286,15 @@ impl Host for FakeHost {
     }
     fn expel_member(&self, array: &Path, name: &str) -> Result<()> {
         self.fabric.world().expel_member(&self.node, array, name)
+    }
+    fn hold_failures(&self, array: &Path) -> Result<()> {
+        self.fabric.world().hold_failures(&self.node, array)
+    }
+    fn agree_to_failures(&self, array: &Path, number: u32) -> Result<()> {
+        self.fabric.world().agree(&self.node, array, number)
+    }
+    fn refuse_writes(&self, array: &Path) -> Result<()> {
+        self.fabric.world().refuse(&self.node, array)
     }
     fn thaw(&self, _: &Path) -> Result<()> {
         Ok(())

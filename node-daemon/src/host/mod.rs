@@ -14,6 +14,7 @@ pub mod fake;
 pub mod real;
 
 use meshstor_crds::{Bitmap, Geometry, Transport};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
@@ -277,6 +278,8 @@ pub struct ArrayFacts {
     pub sync_max: Option<u64>,
     /// All writes are held (`suspend_lo`, `suspend_hi`).
     pub suspended: bool,
+    /// Its failure gate; none where the kernel has none.
+    pub failure_gate: Option<FailureGate>,
     /// Where it is mounted, every mount point.
     pub mounts: Vec<PathBuf>,
 }
@@ -295,6 +298,28 @@ impl ArrayFacts {
         let serves = |m: &MemberFacts, set: u32| m.in_sync && !m.faulty && m.slot.is_some_and(|s| s / set_slots == set);
         (0..self.slots / set_slots).any(|set| !self.members.iter().any(|m| serves(m, set)))
     }
+}
+
+/// Whether MD acknowledges writes after a member has failed, before anybody has agreed to that (`md/failure_gate`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FailureGate {
+    /// It does, as a stock kernel.
+    Off,
+    /// It will not.
+    On,
+    /// It does not: writes are held until these failures are agreed to.
+    Holding(Vec<MemberFailure>),
+    /// It was told that nobody ever will: no write is acknowledged any more.
+    Refused,
+}
+
+/// A member that has failed, and that nobody has agreed to go on without.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberFailure {
+    /// Number of the failure: no two of a running kernel have the same, and a later one has a higher.
+    pub number: u32,
+    /// Kernel name of the member, which stays its as long as it waits.
+    pub member: String,
 }
 
 /// A member of an array.
@@ -451,6 +476,31 @@ pub enum Content {
     Other(String),
 }
 
+/// What of a leg is zeroed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// All of it.
+    Whole,
+    /// What an array does not copy to: its first bytes, with superblock and bitmap, and its last, which no array uses.
+    Ends,
+}
+
+impl Part {
+    /// Length of each end in bytes. Before the data and after it there are 8 MiB in all: a leg is so much larger than its volume.
+    const END: u64 = 8 << 20;
+
+    /// The bytes of a partition of `size` bytes.
+    pub fn ranges(self, size: u64) -> [Range<u64>; 2] {
+        match self {
+            Self::Whole => [0..size, size..size],
+            Self::Ends => {
+                let first = size.min(Self::END);
+                [0..first, first.max(size.saturating_sub(Self::END))..size]
+            }
+        }
+    }
+}
+
 /// Everything that the daemon sees of its node and does to it.
 pub trait Host: Send + Sync {
     // Observations. None of them opens an MD device or reads from a leg whose path may hang, but for `examine` and `content`.
@@ -497,8 +547,8 @@ pub trait Host: Send + Sync {
     fn create_partition(&self, leg: &LegRef, bytes: u64, label: &str) -> Result<()>;
     /// Writes the ledger entry durably; it is on the drive when this returns.
     fn write_ledger(&self, leg: &LegRef, entry: &LedgerEntry) -> Result<()>;
-    /// Makes the whole partition read as zeros, durably; `progress` gets a percentage and may be called often.
-    fn zero(&self, leg: &LegRef, progress: &dyn Fn(u8)) -> Result<()>;
+    /// Makes the partition, or the part of it, read as zeros, durably; `progress` gets a percentage and may be called often.
+    fn zero(&self, leg: &LegRef, part: Part, progress: &dyn Fn(u8)) -> Result<()>;
     /// Opens the leg: subsystem, allow-list and namespace first, the link to a port of its own last. Answers with
     /// listener and fresh namespace UUID.
     fn export(&self, leg: &LegRef, spec: &ExportSpec) -> Result<ExportFacts>;
@@ -558,6 +608,13 @@ pub trait Host: Send + Sync {
     fn readd_member(&self, array: &Path, member: &ArrayMember) -> Result<()>;
     /// Lets the array rebuild again where an addition was interrupted; what was being added is taken out again.
     fn thaw(&self, array: &Path) -> Result<()>;
+    /// Has MD hold what it would acknowledge after a member has failed, from now on. May wait for what is in flight.
+    fn hold_failures(&self, array: &Path) -> Result<()>;
+    /// Lets the array go on without all members that have failed, of which the last has this number. Where another has failed since it
+    /// does nothing: the next look shows that.
+    fn agree_to_failures(&self, array: &Path, number: u32) -> Result<()>;
+    /// Ends all writes with errors, those that are held too: none is acknowledged any more when this returns.
+    fn refuse_writes(&self, array: &Path) -> Result<()>;
     /// Limits how fast the array is rebuilt, in KiB/s; none for what the node's kernel is set to.
     fn limit_rebuild(&self, array: &Path, kib: Option<u64>) -> Result<()>;
     /// Makes the whole device read as zeros (only ever before the volume is initialised).

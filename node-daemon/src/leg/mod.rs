@@ -15,7 +15,7 @@ use std::fmt;
 
 use meshstor_crds::{MeshReplica, MeshReplicaSpec, MeshReplicaStatus, Term, Time};
 
-use crate::host::{ExportSpec, LedgerEntry, LegFacts};
+use crate::host::{ExportSpec, LedgerEntry, LegFacts, Part};
 pub use report::{progress, trouble};
 
 /// What a quorum read (a GET without `resourceVersion`) of the volume's record said in this turn.
@@ -78,8 +78,10 @@ pub enum LegStep {
         /// GPT name.
         label: String,
     },
-    /// Zero the whole leg, then write the ledger entry.
+    /// Zero the leg, then write the ledger entry.
     Zero {
+        /// What of it.
+        part: Part,
         /// Entry to write when all is zero.
         then: LedgerEntry,
     },
@@ -134,7 +136,8 @@ impl fmt::Display for LegStep {
         match self {
             Self::ReadRecord => write!(f, "read the record"),
             Self::CreatePartition { bytes, label } => write!(f, "create partition {label} of {bytes} bytes"),
-            Self::Zero { .. } => write!(f, "zero the leg"),
+            Self::Zero { part: Part::Whole, .. } => write!(f, "zero the leg"),
+            Self::Zero { part: Part::Ends, .. } => write!(f, "zero what of the leg is not copied to"),
             Self::WriteLedger { why, .. } => write!(f, "write the ledger: {why}"),
             Self::Revoke { nqn } => write!(f, "revoke {nqn}"),
             Self::Export { spec, .. } => write!(f, "export {} to {}", spec.nqn, spec.host_nqn),

@@ -3,9 +3,9 @@
 use meshstor_crds::conditions as c;
 
 use super::{LegStep, Record, View, report};
-use crate::host::LedgerEntry;
+use crate::host::{LedgerEntry, Part};
 
-/// The next step towards a partition that was proved to be zeros; none when it was prepared.
+/// The next step towards a partition that was proved to be zeros, as far as it must be; none when it was prepared.
 pub(super) fn step(view: &View<'_>) -> Option<LegStep> {
     if view.facts.partition.is_none() {
         return Some(partition(view));
@@ -18,7 +18,8 @@ pub(super) fn step(view: &View<'_>) -> Option<LegStep> {
         return Some(restore(view));
     }
     let old = ledger.cloned().unwrap_or_default();
-    Some(LegStep::Zero { then: LedgerEntry { blank: true, zeroed: true, ..old } })
+    let part = if view.spec().overwritten { Part::Ends } else { Part::Whole };
+    Some(LegStep::Zero { part, then: LedgerEntry { blank: true, zeroed: true, ..old } })
 }
 
 /// Whether the leg was ever prepared, or taken over from an earlier volume: then its bytes may be a volume's.

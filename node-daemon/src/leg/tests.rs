@@ -54,6 +54,7 @@ impl Bed {
             transport: Transport::default(),
             io_queues: 2,
             replaces: None,
+            overwritten: false,
             replace: false,
             array_uuid: None,
             partition_uuid: None,
@@ -122,8 +123,12 @@ fn step_2_a_leg_is_made_zeroed_and_reported_blank() {
     let mut bed = fresh(Bed::new());
     assert!(matches!(bed.plan(), LegStep::CreatePartition { bytes: 1_048_576, .. }));
     bed.facts.partition = Bed::new().facts.partition;
-    let LegStep::Zero { then } = bed.plan() else { panic!() };
-    assert!(then.blank && then.zeroed);
+    let LegStep::Zero { then, part } = bed.plan() else { panic!() };
+    assert!(then.blank && then.zeroed && part == Part::Whole);
+    bed.replica.spec.overwritten = true;
+    assert!(matches!(bed.plan(), LegStep::Zero { part: Part::Ends, .. }));
+    let mib = |size: u64| Part::Ends.ranges(size << 20).map(|range| (range.start >> 20, range.end >> 20));
+    assert_eq!((mib(100), mib(12), mib(3)), ([(0, 8), (92, 100)], [(0, 8), (8, 12)], [(0, 3), (3, 3)]));
     bed.facts.ledger = Some(then);
     assert!(bed.reported().partition.unwrap().blank);
 }

@@ -42,6 +42,7 @@ fn array(uuid: Uuid) -> Thing {
         sync: None,
         sync_max: None,
         suspended: false,
+        failure_gate: None,
         mounts: vec![],
     }))
 }

@@ -79,6 +79,7 @@ pub fn replica(slot: i32, node: &str) -> MeshReplica {
         transport: Transport::default(),
         io_queues: 2,
         replaces: None,
+        overwritten: false,
         replace: false,
         array_uuid: None,
         partition_uuid: None,

@@ -6,6 +6,7 @@
 
 use uuid::Uuid;
 
+use super::super::FailureGate;
 use super::FakeFabric;
 use super::world::World;
 use crate::ids::Nqn;
@@ -78,6 +79,10 @@ pub struct Quirks {
     pub no_barrier: bool,
     /// Something restores the exports of before when a node boots.
     pub keeps_exports: bool,
+    /// Kernels have the failure gate.
+    pub failure_gate: bool,
+    /// It says that it holds, and does not.
+    pub leaky_gate: bool,
     /// A stop that is refused has written a superblock before.
     pub half_refusals: bool,
 }
@@ -96,6 +101,8 @@ enum At {
     Inside,
     /// The member has it.
     Done,
+    /// It has it, and is still copied to: that alone is no success (`raid1_end_write_request`).
+    Aside,
     /// MD goes on without the member.
     Failed,
 }
@@ -302,7 +309,7 @@ impl World {
                 let (from, home, leg, array, kind) = (io.node.clone(), part.home.clone(), part.leg, io.array, io.kind);
                 let epoch = self.nodes.get(&home).and_then(|n| n.ledger.get(&leg)).map_or(0, |l| l.local_epoch);
                 self.land(&home, leg, array, kind, from, epoch);
-                self.ios[i].parts[p].at = At::Done;
+                self.ios[i].parts[p].at = self.landed(i, p);
             }
             Move::Enter(i, p) => {
                 let (io, part) = (&self.ios[i], &self.ios[i].parts[p]);
@@ -337,11 +344,18 @@ impl World {
         self.land(&inside.target, inside.leg, inside.array, inside.kind, inside.from.clone(), epoch);
         let conns = self.nodes.get(&inside.from).map(|n| n.conns.clone()).unwrap_or_default();
         let heard = conns.iter().any(|c| c.nqn == inside.nqn && self.live(&inside.from, c));
-        let sent = |p: &&mut Part| p.at == At::Inside && p.nqn.as_deref() == Some(&inside.nqn);
-        let io = self.ios.iter_mut().find(|io| io.id == inside.io);
-        if let Some(part) = io.and_then(|io| io.parts.iter_mut().find(sent)) {
-            part.at = if heard { At::Done } else { At::Queued };
-        }
+        let sent = |p: &Part| p.at == At::Inside && p.nqn.as_deref() == Some(&inside.nqn);
+        let Some(i) = self.ios.iter().position(|io| io.id == inside.io) else { return };
+        let Some(p) = self.ios[i].parts.iter().position(sent) else { return };
+        self.ios[i].parts[p].at = if heard { self.landed(i, p) } else { At::Queued };
+    }
+
+    /// What a request of `ios` is that its member has.
+    fn landed(&self, io: usize, part: usize) -> At {
+        let (io, part) = (&self.ios[io], &self.ios[io].parts[part]);
+        let array = self.nodes.get(&io.node).and_then(|n| n.arrays.iter().find(|a| a.spec.uuid == io.array));
+        let counts = array.is_some_and(|a| a.members.iter().any(|m| m.name == part.name && m.in_sync));
+        if counts { At::Done } else { At::Aside }
     }
 
     /// The barrier: what is inside a target under an NQN has landed when this returns. Nobody hears of it.
@@ -365,13 +379,15 @@ impl World {
     }
 
     /// MD answers the application when every member has a request that MD does not go on without.
-    fn complete(&mut self) {
-        let ended = |io: &Io| io.parts.iter().all(|p| matches!(p.at, At::Done | At::Failed));
-        let (done, going) = std::mem::take(&mut self.ios).into_iter().partition(ended);
+    pub(super) fn complete(&mut self) {
+        let ended = |io: &Io| io.parts.iter().all(|p| matches!(p.at, At::Done | At::Aside | At::Failed));
+        let all = std::mem::take(&mut self.ios);
+        let (done, going) = all.into_iter().partition(|io| ended(io) && !self.gated(&io.node, io.array));
         self.ios = going;
         let done: Vec<Io> = done;
         for io in done {
-            if !io.seen || !io.parts.iter().any(|p| p.at == At::Done) {
+            let refused = self.gate(&io.node, io.array) == Some(&FailureGate::Refused);
+            if refused || !io.seen || !io.parts.iter().any(|p| p.at == At::Done) {
                 continue;
             }
             self.io_events.push(match io.kind {
@@ -379,6 +395,16 @@ impl World {
                 Kind::Flush => IoEvent::Flushed { array: io.array, id: io.id },
             });
         }
+    }
+
+    fn gate(&self, node: &str, array: Uuid) -> Option<&FailureGate> {
+        let found = self.nodes.get(node)?.arrays.iter().find(|a| a.spec.uuid == array);
+        found.and_then(|a| a.gate.as_ref())
+    }
+
+    /// What has ended well is held.
+    pub(super) fn gated(&self, node: &str, array: Uuid) -> bool {
+        matches!(self.gate(node, array), Some(FailureGate::Holding(_))) && !self.quirks.leaky_gate
     }
 
     /// Whoever used the array is dead: nobody sees how its requests end.

@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
-use super::super::{Content, ExportFacts, ExportSpec, FoundFacts, LegFacts, LegRef, PartitionFacts, Result, SuperLeg};
+use super::super::{
+    Content, ExportFacts, ExportSpec, FoundFacts, LegFacts, LegRef, Part, PartitionFacts, Result, SuperLeg,
+};
 use super::io::{BLOCKS, Blocks};
 use super::world::{Bytes, Exported, Leg, World};
 use super::{busy, conflict, failed};
@@ -82,8 +84,12 @@ impl World {
         Ok(())
     }
 
-    pub(super) fn zero(&mut self, node: &str, leg: &LegRef) -> Result<()> {
+    pub(super) fn zero(&mut self, node: &str, leg: &LegRef, part: Part) -> Result<()> {
         let Some(bytes) = self.leg_bytes(node, leg.uuid) else { return failed("zero a leg", "it is not there") };
+        if part == Part::Ends {
+            (bytes.superblock, bytes.told) = (None, None);
+            return Ok(());
+        }
         let (content, blocks) = (Content::Blank, Blocks::default());
         *bytes = Bytes { content, stamp: 0, superblock: None, told: None, blocks, slot: 0, dirty: false };
         Ok(())

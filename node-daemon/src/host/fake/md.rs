@@ -7,7 +7,8 @@ use meshstor_crds::{Bitmap, Geometry};
 use uuid::Uuid;
 
 use super::super::{
-    ArrayFacts, ArrayMember, ArraySpec, Content, MemberFacts, Result, SuperFacts, SuperLeg, SyncFacts, Traffic,
+    ArrayFacts, ArrayMember, ArraySpec, Content, FailureGate, MemberFacts, MemberFailure, Result, SuperFacts, SuperLeg,
+    SyncFacts, Traffic,
 };
 use super::world::{Array, Bytes, Member, World};
 use super::{Write, busy, conflict, failed};
@@ -43,7 +44,18 @@ fn facts(array: &Array) -> ArrayFacts {
         sync: rebuilding.peek().is_some().then_some(sync),
         sync_max: array.held.then_some(HELD_AT),
         suspended: array.suspended,
+        failure_gate: array.gate.clone(),
         mounts: array.mounts.clone(),
+    }
+}
+
+/// A member that was in sync has failed.
+fn note_failure(gate: &mut Option<FailureGate>, number: u32, name: &str) {
+    let failure = MemberFailure { number, member: name.to_owned() };
+    match gate {
+        Some(FailureGate::Holding(failures)) => failures.push(failure),
+        Some(gate @ FailureGate::On) => *gate = FailureGate::Holding(vec![failure]),
+        _ => {}
     }
 }
 
@@ -129,6 +141,7 @@ impl World {
 
     fn start(&mut self, name: &str, spec: &ArraySpec, members: Vec<Member>) -> Result<()> {
         self.started(name, spec.uuid, &members);
+        let gate = self.quirks.failure_gate.then_some(FailureGate::Off);
         let node = self.node_mut(name)?;
         node.next_number += 1;
         let device = PathBuf::from(format!("/dev/md{}", 100 + node.next_number));
@@ -142,6 +155,7 @@ impl World {
             limit: None,
             held: false,
             suspended: false,
+            gate,
         });
         self.bump(name, spec.uuid);
         Ok(())
@@ -182,6 +196,7 @@ impl World {
             limit: None,
             held: false,
             suspended: false,
+            gate: None,
         });
     }
 
@@ -291,11 +306,42 @@ impl World {
         let of = |slot: u32| slot / found.spec.geometry.set_slots();
         let set = found.members.iter().find(|m| m.name == name).map(|m| of(m.slot));
         let others = found.members.iter().any(|m| m.name != name && Some(of(m.slot)) == set && m.in_sync && !m.faulty);
+        let mut counted = false;
         for member in found.members.iter_mut().filter(|m| m.name == name && (others || !m.in_sync)) {
+            counted |= member.in_sync;
             member.faulty = true;
             member.in_sync = false;
         }
+        if counted {
+            self.failures += 1;
+            note_failure(&mut found.gate, self.failures, name);
+        }
         self.bump(node, array);
+    }
+
+    pub(super) fn hold_failures(&mut self, node: &str, array: &Path) -> Result<()> {
+        self.with_array(node, array, |a| {
+            if a.gate == Some(FailureGate::Off) {
+                a.gate = Some(FailureGate::On);
+            }
+        })
+    }
+
+    pub(super) fn agree(&mut self, node: &str, array: &Path, number: u32) -> Result<()> {
+        self.with_array(node, array, |a| {
+            let last = |failures: &Vec<MemberFailure>| failures.iter().all(|f| f.number <= number);
+            if matches!(&a.gate, Some(FailureGate::Holding(failures)) if last(failures)) {
+                a.gate = Some(FailureGate::On);
+            }
+        })?;
+        self.complete();
+        Ok(())
+    }
+
+    pub(super) fn refuse(&mut self, node: &str, array: &Path) -> Result<()> {
+        self.with_array(node, array, |a| a.gate = Some(FailureGate::Refused))?;
+        self.complete();
+        Ok(())
     }
 
     pub(super) fn remove_member(&mut self, node: &str, array: &Path, name: &str) -> Result<()> {
@@ -303,6 +349,9 @@ impl World {
         let Some(found) = node.arrays.iter_mut().find(|a| a.device == array) else { return Ok(()) };
         if found.members.iter().any(|m| m.name == name && !m.faulty) {
             return busy("remove a member", "it has not failed");
+        }
+        if matches!(&found.gate, Some(FailureGate::Holding(failures)) if failures.iter().any(|f| f.member == name)) {
+            return busy("remove a member", "nobody has agreed to go on without it");
         }
         let slot = found.members.iter().find(|m| m.name == name).map(|m| m.slot);
         found.members.retain(|m| m.name != name);
@@ -500,6 +549,10 @@ impl World {
                 } else if new {
                     (other.in_sync, other.copied) = (true, false);
                 } else if !held && member.replacement && other.slot == member.slot {
+                    if other.in_sync {
+                        self.failures += 1;
+                        note_failure(&mut found.gate, self.failures, &other.name);
+                    }
                     (other.in_sync, other.faulty) = (false, true);
                 }
             }
@@ -546,7 +599,11 @@ impl World {
             return Write::Refused;
         }
         let arrays = self.nodes.get(node).map(|n| n.arrays.as_slice()).unwrap_or_default();
-        if arrays.iter().any(|a| a.spec.uuid == array && a.suspended) {
+        let found = arrays.iter().find(|a| a.spec.uuid == array);
+        if found.is_some_and(|a| a.gate == Some(FailureGate::Refused)) {
+            return Write::Refused;
+        }
+        if found.is_some_and(|a| a.suspended) {
             return Write::Held;
         }
         // A stamp of its own for every write, acknowledged or not.
@@ -565,7 +622,7 @@ impl World {
                 (bytes.stamp, bytes.dirty) = (next, true);
             }
         }
-        if held {
+        if held || self.gated(node, array) {
             return Write::Held;
         }
         self.clear_marks(node, array);

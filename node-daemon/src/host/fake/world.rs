@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use uuid::Uuid;
 
-use super::super::{ArraySpec, Content, ExportFacts, HostError, LedgerEntry, Result, SuperLeg};
+use super::super::{ArraySpec, Content, ExportFacts, FailureGate, HostError, LedgerEntry, Result, SuperLeg};
 use super::io::{Blocks, Inside, Io, IoEvent, Quirks};
 
 /// What a leg's bytes say.
@@ -85,6 +85,8 @@ pub(super) struct Array {
     pub(super) held: bool,
     /// Writes are held.
     pub(super) suspended: bool,
+    /// Where the kernel has one.
+    pub(super) gate: Option<FailureGate>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -116,6 +118,8 @@ pub(super) struct World {
     pub(super) ios: Vec<Io>,
     pub(super) inside: Vec<Inside>,
     pub(super) next_io: u64,
+    /// Number of the last failure that a gate has noted.
+    pub(super) failures: u32,
     pub(super) io_events: Vec<IoEvent>,
 }
 

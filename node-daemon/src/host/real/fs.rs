@@ -1,6 +1,6 @@
 //! Filesystems: what a device holds, making, mounting, unmounting.
 
-use super::super::{Content, Result};
+use super::super::{Content, Part, Result};
 use super::command::{Answer, Tool};
 use super::direct::{Access, Direct};
 use super::error::{Doing, conflict, failed};
@@ -112,7 +112,7 @@ impl RealHost {
     }
 
     pub(super) fn wipe_device(&self, device: &Path) -> Result<()> {
-        zero_device(device, self.size_of(device)?, &|_| ())
+        zero_device(device, &Part::Whole.ranges(self.size_of(device)?), &|_| ())
     }
 
     /// The directory of a device node in `/sys/class/block`.

@@ -83,7 +83,7 @@ fn ready_leg(host: &RealHost, leg: &LegRef) -> PartitionFacts {
     host.create_partition(leg, CAPACITY + 8 * MIB, "meshstor v-0").unwrap();
     host.create_partition(leg, CAPACITY + 8 * MIB, "meshstor v-0").unwrap();
     let seen = AtomicU8::new(0);
-    host.zero(leg, &|p| seen.store(p, Ordering::Relaxed)).unwrap();
+    host.zero(leg, Part::Whole, &|p| seen.store(p, Ordering::Relaxed)).unwrap();
     assert_eq!(seen.load(Ordering::Relaxed), 100);
     let facts = host.leg(leg).unwrap();
     assert_eq!((facts.ledger.clone(), facts.held_by.clone(), facts.exports.len()), (None, None, 0));
@@ -181,7 +181,7 @@ fn fence_and_regrant(host: &RealHost, leg: &LegRef, partition: &PartitionFacts) 
     assert_eq!(host.export(leg, &spec(1, 1)).unwrap(), open);
     assert_eq!(host.leg(leg).unwrap().exports, std::slice::from_ref(&open));
     assert!(matches!(host.delete_partition(leg), Err(HostError::Busy { .. })));
-    assert!(matches!(host.zero(leg, &|_| ()), Err(HostError::Busy { .. })));
+    assert!(matches!(host.zero(leg, Part::Whole, &|_| ()), Err(HostError::Busy { .. })));
     let port = open.listening.clone().unwrap().1;
     tell("port-1", &port.to_string());
     hear("app-writes");

@@ -1,6 +1,6 @@
 //! Legs: partitions of our type, by UUID.
 
-use super::super::{LedgerEntry, LegFacts, LegRef, PartitionFacts, Result};
+use super::super::{LedgerEntry, LegFacts, LegRef, Part, PartitionFacts, Result};
 use super::direct::{Access, Direct, MIB};
 use super::drives::Drive;
 use super::error::{Doing, busy, conflict, failed};
@@ -211,14 +211,14 @@ impl RealHost {
         }
     }
 
-    pub(super) fn zero_leg(&self, leg: &LegRef, progress: &dyn Fn(u8)) -> Result<()> {
+    pub(super) fn zero_leg(&self, leg: &LegRef, part: Part, progress: &dyn Fn(u8)) -> Result<()> {
         let action = || format!("zero leg {}", leg.uuid);
         let facts = self.leg_facts(leg)?;
         let partition = facts.partition.ok_or_else(|| failed(action(), "it has no partition"))?;
         if let Some(export) = facts.exports.first() {
             return Err(busy(action(), format!("exported as {}", export.nqn)));
         }
-        zero_device(&partition.device, partition.size, progress)
+        zero_device(&partition.device, &part.ranges(partition.size), progress)
     }
 
     /// Size of a block device in bytes.

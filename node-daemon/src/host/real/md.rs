@@ -194,6 +194,7 @@ impl RealHost {
             sync: mdstate::sync(&action, completed.unwrap_or_default(), speed.unwrap_or_default()),
             sync_max: hold.unwrap_or_default(),
             suspended: mdstate::suspended(suspend_lo, suspend_hi),
+            failure_gate: self.gate_of(&md)?,
             mounts: self.mounts_of(&block)?,
         })
     }

@@ -1,6 +1,6 @@
 //! What the files of `/sys/block/mdN/md` say. Pure: each text is understood whole, or the answer is none.
 
-use super::super::{MemberFacts, SyncFacts};
+use super::super::{FailureGate, MemberFacts, SyncFacts};
 use super::sysfs::digits;
 use meshstor_crds::Bitmap;
 
@@ -85,6 +85,18 @@ pub(super) fn balance(text: &str) -> Option<Option<bool>> {
         "n/a" => Some(None),
         "0" => Some(Some(false)),
         "1" => Some(Some(true)),
+        _ => None,
+    }
+}
+
+/// `failure_gate`, of a kernel with MeshStor's patches: none for an array that cannot have it. Who is waited for is not in this file.
+pub(super) fn gate(text: &str) -> Option<Option<FailureGate>> {
+    match text {
+        "n/a" => Some(None),
+        "off" => Some(Some(FailureGate::Off)),
+        "on" => Some(Some(FailureGate::On)),
+        "holding" => Some(Some(FailureGate::Holding(vec![]))),
+        "refused" => Some(Some(FailureGate::Refused)),
         _ => None,
     }
 }

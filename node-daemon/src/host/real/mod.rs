@@ -19,6 +19,7 @@ mod fabrics;
 mod floor;
 mod found;
 mod fs;
+mod gate;
 mod gpt;
 #[cfg(test)]
 mod guest_tests;
@@ -46,7 +47,7 @@ pub use evict::detach_if_asked;
 
 use super::{
     ArrayFacts, ArrayMember, ArraySpec, ConnectSpec, ConnectionFacts, Content, ExportFacts, ExportSpec, FoundFacts,
-    Host, LedgerEntry, LegFacts, LegRef, NodeFacts, Result, SuperFacts, Traffic,
+    Host, LedgerEntry, LegFacts, LegRef, NodeFacts, Part, Result, SuperFacts, Traffic,
 };
 use crate::events::Sources;
 use std::collections::{BTreeMap, BTreeSet};
@@ -253,8 +254,8 @@ impl Host for RealHost {
     fn write_ledger(&self, leg: &LegRef, entry: &LedgerEntry) -> Result<()> {
         self.put_ledger_entry(leg, entry)
     }
-    fn zero(&self, leg: &LegRef, progress: &dyn Fn(u8)) -> Result<()> {
-        self.zero_leg(leg, progress)
+    fn zero(&self, leg: &LegRef, part: Part, progress: &dyn Fn(u8)) -> Result<()> {
+        self.zero_leg(leg, part, progress)
     }
     fn export(&self, leg: &LegRef, spec: &ExportSpec) -> Result<ExportFacts> {
         self.open_export(leg, spec)
@@ -321,6 +322,15 @@ impl Host for RealHost {
     }
     fn expel_member(&self, array: &Path, name: &str) -> Result<()> {
         self.expel(array, name)
+    }
+    fn hold_failures(&self, array: &Path) -> Result<()> {
+        self.switch_gate_on(array)
+    }
+    fn agree_to_failures(&self, array: &Path, number: u32) -> Result<()> {
+        self.agree(array, number)
+    }
+    fn refuse_writes(&self, array: &Path) -> Result<()> {
+        self.refuse(array)
     }
     fn thaw(&self, array: &Path) -> Result<()> {
         self.thaw_array(array)

@@ -182,10 +182,14 @@ impl RealHost {
         }
     }
 
-    fn md_features(&self) -> [Capability; 2] {
+    fn md_features(&self) -> [Capability; 3] {
         let patched = "the kernel does not have MeshStor's md patches";
-        [(capability::LATENCY_BALANCE, "latency_balance"), (capability::TAKEOVER, "raid10_takeover_raid1")]
-            .map(|(name, feature)| says(name, self.md_has(feature), FEATURES, patched))
+        [
+            (capability::LATENCY_BALANCE, "latency_balance"),
+            (capability::TAKEOVER, "raid10_takeover_raid1"),
+            (capability::FAILURE_GATE, "failure_gate"),
+        ]
+        .map(|(name, feature)| says(name, self.md_has(feature), FEATURES, patched))
     }
 
     /// Whether MD lists the feature: only one with MeshStor's patches has the list.

@@ -82,7 +82,7 @@ impl RealHost {
         self.md_attribute(array, "suspend_hi", "0")
     }
 
-    fn md_attribute(&self, array: &Path, name: &str, value: &str) -> Result<()> {
+    pub(super) fn md_attribute(&self, array: &Path, name: &str, value: &str) -> Result<()> {
         let action = || format!("write {value} to {name} of {}", array.display());
         let block = self.block_of(array)?.ok_or_else(|| failed(action(), "the kernel does not have it"))?;
         sysfs::write(block.join("md").join(name), value).doing(action)
