@@ -78,6 +78,10 @@ chaos: export MESHSTOR_PATIENCE ?= 3
 chaos: lab build ## Real kernels under every fault of every node at every moment (half an hour): SEED=n replays, CASE=kill/consumer/ chooses
 	@$(call logged,MESHSTOR_CHAOS_SEED=$(SEED) MESHSTOR_CHAOS_CASES=$(CASE) cargo test --locked --workspace --test e2e -- chaos_,chaos)
 
+.PHONY: chaos-errors
+chaos-errors: lab build ## Errors that MD sees under load, on patched and on stock kernels, with fail-over and without (fifteen minutes)
+	@$(call logged,MESHSTOR_LONG=1 MESHSTOR_LABS=1 cargo test --locked --workspace --test e2e -- errors_,chaos-errors)
+
 .PHONY: drain-30
 drain-30: lab build ## A node with thirty volumes is emptied, within the budget (ten minutes)
 	@$(call logged,MESHSTOR_LONG=1 MESHSTOR_LABS=1 cargo test --locked --workspace --test e2e -- thirty_volumes,drain-30)

@@ -1,15 +1,19 @@
 //! What the kernels of the guests say of their arrays, five times a second: members in sync, and which are copied to.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 
 use crate::guest::Guest;
 use crate::say;
+use crate::wait::{pause, secs};
 
 const SIGKILL: i32 = 9;
 /// Fewer looks prove nothing.
 const LEAST: usize = 5;
+/// The longest wait for them.
+const PATIENCE: Duration = secs(10);
 /// Seconds between two looks.
 pub const INTERVAL: f64 = 0.2;
 
@@ -31,13 +35,18 @@ impl Sampler {
         Ok(Self { pid, log })
     }
 
-    /// Ends it and gives what it saw.
+    /// Ends it and gives what it saw. What was over in a moment is looked at for a while longer.
     ///
     /// # Errors
     /// It saw too little.
     pub fn end(&self, guest: &Guest) -> Result<Samples> {
-        guest.kill(self.pid, SIGKILL)?;
         let file = guest.machine.share.join(&self.log);
+        let began = Instant::now();
+        let looks = || std::fs::read_to_string(&file).map_or(0, |text| text.matches("at:").count());
+        while looks() <= LEAST + 1 && began.elapsed() < PATIENCE {
+            pause(Duration::from_secs_f64(INTERVAL));
+        }
+        guest.kill(self.pid, SIGKILL)?;
         let text = std::fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
         // The last look may have been cut off.
         let whole = text.rfind("at:").map_or("", |at| &text[..at]);

@@ -226,7 +226,7 @@ impl Sim<'_> {
         }
         self.operator_fault(mix);
         if self.chance(mix.error) {
-            self.drive_error();
+            if self.options.gate { self.error_at_any_time() } else { self.drive_error() }
         }
         self.some_person(mix, node);
         self.move_some_leg();
@@ -275,6 +275,28 @@ impl Sim<'_> {
         self.oracle.errored = name.cloned();
         self.fabric.fail_member(node, self.array, &member.name);
         self.count("drive error");
+    }
+
+    /// With the failure gate no error needs a window: a drive's, whatever else is wrong, or that of a path which a person takes away.
+    fn error_at_any_time(&mut self) {
+        let node = self.any_node();
+        let Ok(Some(array)) = self.hosts[node].array(self.array) else { return };
+        let good: Vec<_> = array.members.iter().filter(|m| m.in_sync && !m.faulty).collect();
+        if good.is_empty() {
+            return;
+        }
+        let member = good[self.rng.usize(0..good.len())];
+        let paths = self.hosts[node].connections().unwrap_or_default();
+        let path =
+            paths.iter().find(|c| c.device.as_deref().and_then(|d| d.file_name()?.to_str()) == Some(&*member.name));
+        match path.filter(|_| self.rng.bool()) {
+            Some(path) if self.hosts[node].disconnect(&path.nqn).is_ok() => self.count("path taken away"),
+            Some(_) => {}
+            None => {
+                self.fabric.fail_member(node, self.array, &member.name);
+                self.count("drive error at any time");
+            }
+        }
     }
 
     fn some_person(&mut self, mix: &Mix, node: &'static str) {

@@ -44,6 +44,8 @@ pub enum Bug {
     IgnoresUnknownOutcome,
     /// What is refused has done something before.
     RefusesHalfway,
+    /// A failure gate that acknowledges what it should hold.
+    AcknowledgesWhileHolding,
 }
 
 /// How to run.
@@ -51,6 +53,8 @@ pub enum Bug {
 pub struct Options {
     /// What is wrong.
     pub bug: Option<Bug>,
+    /// Kernels have the failure gate, and drives and people give MD errors at any time.
+    pub gate: bool,
     /// Keep what happened.
     pub log: bool,
     /// Steps of the fault phase; none for the usual number.
@@ -80,6 +84,11 @@ pub fn run(seed: u64, options: Options) -> Outcome {
         None => sim.whole(),
     };
     sim.outcome(ended.err())
+}
+
+/// How a seed is run: every other one with the failure gate.
+pub fn usual(seed: u64) -> Options {
+    Options { gate: seed.is_multiple_of(2), ..Options::default() }
 }
 
 /// What to type to see a seed again.

@@ -76,6 +76,8 @@ impl<'r> Sim<'r> {
             no_barrier: options.bug == Some(Bug::SkipsRevokeWait),
             keeps_exports: options.bug == Some(Bug::ServesSpentGrant),
             half_refusals: options.bug == Some(Bug::RefusesHalfway),
+            failure_gate: options.gate,
+            leaky_gate: options.bug == Some(Bug::AcknowledgesWhileHolding),
         });
         let hosts = NODES.map(|node| (node, fabric.node(node, &address(node), DRIVE)));
         let mut sim = Self {

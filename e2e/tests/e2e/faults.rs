@@ -23,7 +23,7 @@ pub(crate) const TESTS: &[Test] = &[
 ];
 
 /// A volume of two copies, attached on the node of its first; gives consumer, target, mount point.
-fn attached<'a>(lab: &'a Lab, name: &str) -> Result<(Volume<'a>, String, String, String)> {
+pub(crate) fn attached<'a>(lab: &'a Lab, name: &str) -> Result<(Volume<'a>, String, String, String)> {
     let volume = Volume::create(lab, name, &json!({ "capacity": "128Mi", "replicaCount": 2, "filesystem": "ext4" }))?;
     let legs = volume.leg_nodes()?;
     let [consumer, target] = legs.as_slice() else { anyhow::bail!("two legs, but {legs:?}") };
@@ -32,7 +32,7 @@ fn attached<'a>(lab: &'a Lab, name: &str) -> Result<(Volume<'a>, String, String,
 }
 
 /// Detaches, verifies on `node`, and deletes.
-fn verify_on(lab: &Lab, volume: &Volume<'_>, load: &Load, writer: &str, node: &str) -> Result<()> {
+pub(crate) fn verify_on(lab: &Lab, volume: &Volume<'_>, load: &Load, writer: &str, node: &str) -> Result<()> {
     volume.detach()?;
     let path = volume.attach(node, true)?;
     load.verify(lab, writer, node, &path)?;
@@ -141,7 +141,7 @@ fn leg_lost_in_api_outage(lab: &mut Lab) -> Result<()> {
 }
 
 /// Once the batch that was under way is over, none is flushed for 20 s: six times what a recorded loss takes.
-fn writes_are_held(lab: &Lab, load: &Load, consumer: &str) -> Result<()> {
+pub(crate) fn writes_are_held(lab: &Lab, load: &Load, consumer: &str) -> Result<()> {
     let cut = load.journal(lab, consumer)?.flushed();
     holds_for("a held write", secs(20), || {
         let now = load.journal(lab, consumer)?;

@@ -4,18 +4,20 @@ use anyhow::{Context as _, Result, ensure};
 use meshstor_e2e::api::{condition, ours};
 use meshstor_e2e::lab::Lab;
 use meshstor_e2e::load::Load;
+use meshstor_e2e::steps::lacks;
 use meshstor_e2e::volume::Volume;
 use meshstor_e2e::wait::{secs, wait_for, when};
 use serde_json::{Value, json};
 
 use crate::Test;
+use crate::faults::{attached, verify_on, writes_are_held};
 
 pub(crate) const TESTS: &[Test] = &[
     ("lockless_bitmap_through_loss_and_return", lockless),
     ("a_volume_without_a_bitmap_says_what_that_costs", without_bitmap),
     ("a_lockless_stripe_is_refused_where_it_loses_data", refused_stripe),
     ("rdma_is_refused_where_a_node_has_none", refused_rdma),
-    ("patched_kernels_balance_reads_and_differ_from_stock", patched),
+    ("patched_kernels_balance_reads_hold_failures_and_differ_from_stock", patched),
 ];
 
 /// I1 with the lockless bitmap: a leg is lost under load and comes back by a rebuild, the consumer loses its power under load, and the
@@ -105,13 +107,13 @@ fn refused_rdma(lab: &mut Lab) -> Result<()> {
     lab.control.api.delete(&ours("replicasetpolicies", "rdma"))
 }
 
-/// On patched kernels reads are balanced by latency and `auto` is lockless; a node that goes back to a stock kernel is named before a
+/// On patched kernels reads are balanced by latency, `auto` is lockless, and an error is held as a hang is; a node that goes back to a stock kernel is named before a
 /// volume must move there, and refused when it must.
 fn patched(lab: &mut Lab) -> Result<()> {
     let series = lab.prerequisites().named_kernel("meshstor")?;
     let nodes = lab.nodes();
     reboot(lab, &nodes, Some(&series))?;
-    let outcome = balanced(lab).and_then(|()| mixed(lab));
+    let outcome = balanced(lab).and_then(|()| gated(lab)).and_then(|()| mixed(lab));
     reboot(lab, &nodes, None)?;
     outcome
 }
@@ -158,6 +160,31 @@ fn balanced(lab: &mut Lab) -> Result<()> {
     let unknown = |v: &Value| condition(v, "ReadLatencyBalanced")["reason"] == "NotAttached";
     volume.wait("to know nothing of reads", secs(30), unknown)?;
     volume.delete()
+}
+
+/// I1, the failure gate: an error that MD sees while nothing can be recorded holds writes as a hang does. A stock kernel goes on.
+fn gated(lab: &mut Lab) -> Result<()> {
+    let load = Load::new("severed", 2048);
+    let (volume, consumer, target, path) = attached(lab, "severed")?;
+    let leg = volume.leg_on(&target)?;
+    load.start(lab, &consumer, &path)?;
+    load.wait_for_progress(lab, &consumer, 50, secs(60))?;
+    let gate =
+        || Ok::<_, anyhow::Error>(lab.guest(&consumer)?.shell("cat /sys/block/md*/md/failure_gate")?.trim().to_owned());
+    ensure!(gate()? == "on", "the gate is {:?}", gate()?);
+
+    lab.stop_api()?;
+    lab.guest(&consumer)?.shell("for c in /sys/class/nvme/*/delete_controller; do echo 1 > $c; done")?;
+    let outcome = writes_are_held(lab, &load, &consumer).and_then(|()| gate());
+    lab.continue_api()?;
+    ensure!(outcome? == "holding", "writes are held by something else");
+
+    volume.wait_attachment("to have recorded the leg away", secs(90), |at| lacks(&at["status"]["term"], &leg))?;
+    load.wait_for_progress(lab, &consumer, 50, secs(60))?;
+    volume.wait_whole(2)?;
+    ensure!(gate()? == "on", "the gate is {:?}", gate()?);
+    load.stop(lab, &consumer)?;
+    verify_on(lab, &volume, &load, &consumer, &target)
 }
 
 fn mixed(lab: &mut Lab) -> Result<()> {

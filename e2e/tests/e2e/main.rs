@@ -11,6 +11,7 @@ mod doomed;
 mod door;
 mod drain;
 mod drives;
+mod errors;
 mod evacuation;
 mod events;
 mod failover;
@@ -79,7 +80,7 @@ fn main() -> ExitCode {
     };
     let pool = Arc::new(workers::Pool::new(matrix::settings()));
     let long = std::env::var_os("MESHSTOR_LONG").is_some();
-    let asked = |(name, _): &Test| long || fleet::TESTS.iter().all(|(other, _)| other != name);
+    let asked = |(name, _): &Test| long || fleet::TESTS.iter().chain(errors::TESTS).all(|(other, _)| other != name);
     let trial = |(name, _): Test| {
         let pool = Arc::clone(&pool);
         Trial::test(name, move || pool.run(name).map_err(|error| Failed::from(format!("{error:#}"))))
@@ -103,6 +104,7 @@ fn tests(matrix: &[Test]) -> Vec<Test> {
         halves::TESTS,
         chaos::TESTS,
         doomed::TESTS,
+        errors::TESTS,
         matrix,
         neighbours::TESTS,
         nodes::TESTS,

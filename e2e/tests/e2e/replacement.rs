@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, ensure};
 use meshstor_e2e::api::{condition, ours};
+use meshstor_e2e::bed::DATA;
 use meshstor_e2e::lab::Lab;
 use meshstor_e2e::load::Load;
 use meshstor_e2e::say;
@@ -20,6 +21,9 @@ pub(crate) const TESTS: &[Test] = &[
     ("leg_of_a_stripe_gives_way_without_a_degraded_window", |lab| gives_way(lab, "gives-way-2", 2)),
     ("single_copy_moves_under_load", single_copy),
 ];
+
+/// Room on each drive that is written to before a leg is placed there, in MiB: more than the largest leg here.
+const SOILED_MIB: u64 = 256;
 
 /// Names of the volume's legs and the nodes that hold them.
 fn legs(volume: &Volume<'_>) -> Result<BTreeMap<String, String>> {
@@ -116,6 +120,38 @@ fn samples(lab: &Lab, node: &str, name: &str) -> Result<(usize, bool, bool)> {
     Ok((pairs.len(), pairs.iter().any(|(d, _)| *d != "0"), pairs.iter().any(|(_, s)| *s != "0")))
 }
 
+/// Writes what no volume has written all over the free room of a node's drives where the next leg may go.
+fn soil(lab: &Lab, node: &str) -> Result<()> {
+    let seen = lab.control.api.get(&ours("meshnodes", node))?;
+    for drive in seen["status"]["drives"].as_array().context("it has drives")? {
+        let (path, extent) = (drive["path"].as_str().context("a path")?, &drive["freeExtents"][0]);
+        let mib = |field: &str| extent[field].as_u64().map(|bytes| bytes >> 20).context("a free extent");
+        let (first, size) = (mib("firstByte")?, mib("sizeBytes")?.min(SOILED_MIB));
+        let script = format!(
+            "tr '\\0' '\\252' < /dev/zero | dd of={path} bs=1M seek={first} count={size} iflag=fullblock oflag=direct conv=notrunc status=none"
+        );
+        lab.guest(node)?.shell(&script)?;
+    }
+    Ok(())
+}
+
+/// Checksum of so many KiB of a leg's data, as they lie on its drive.
+fn on_drive(lab: &Lab, leg: &str, kib: u64) -> Result<String> {
+    let replica = lab.control.api.get(&ours("meshreplicas", leg))?;
+    let node = replica["spec"]["node"].as_str().context("it has a node")?;
+    let first = replica["status"]["partition"]["firstByte"].as_u64().context("it has a partition")?;
+    let seen = lab.control.api.get(&ours("meshnodes", node))?;
+    let drive =
+        seen["status"]["drives"].as_array().and_then(|all| all.iter().find(|d| d["id"] == replica["spec"]["drive"]));
+    let path = drive.and_then(|drive| drive["path"].as_str()).context("its drive is there")?;
+    let script = format!(
+        "dd if={path} bs=1M skip={} count={} iflag=direct status=none | sha256sum",
+        (first >> 20) + DATA,
+        kib >> 10
+    );
+    Ok(lab.guest(node)?.shell(&script)?.trim().to_owned())
+}
+
 /// I1, I3: the leg goes on being used until another has everything; no copy is missing at any time, in the kernel or in the
 /// record, and the change of one for the other is one write of the record.
 fn gives_way(lab: &mut Lab, name: &str, width: u32) -> Result<()> {
@@ -129,6 +165,7 @@ fn gives_way(lab: &mut Lab, name: &str, width: u32) -> Result<()> {
     load.start(lab, consumer, &path)?;
     load.wait_for_progress(lab, consumer, 50, secs(60))?;
     sample(lab, consumer, name)?;
+    lab.nodes().iter().try_for_each(|node| soil(lab, node))?;
 
     ask_to_leave(lab, &old)?;
     let heir = format!("{old}.1");
@@ -150,7 +187,12 @@ fn gives_way(lab: &mut Lab, name: &str, width: u32) -> Result<()> {
     ensure!(writes.iter().all(|w| has(&w.term, &old) != has(&w.term, &heir)), "it was not one write");
 
     let home = legs(&volume)?[&heir].clone();
+    let array =
+        volume.attachment()?["status"]["array"]["device"].as_str().context("an array")?.replace("/dev/", "/sys/block/");
+    let size = lab.guest(consumer)?.shell(&format!("cat {array}/md/component_size"))?;
     volume.detach()?;
+    let kib = size.trim().parse()?;
+    ensure!(on_drive(lab, kept, kib)? == on_drive(lab, &heir, kib)?, "{heir} holds what its drive held before");
     let path = volume.attach(&home, true)?;
     say!("on {home}, which has {heir} and not {kept}: {}", load.verify(lab, consumer, &home, &path)?);
     volume.detach()?;
