@@ -1,7 +1,12 @@
 #!/bin/sh
-# tally.sh LOG…: sums the `test result:` lines of cargo's logs, prints `N passed, N failed`, and fails if any test failed or
-# none ran.
+# tally.sh LOG…: what the failed tests in cargo's logs said, in short, then the sum of the `test result:` lines as `N passed, N failed`. It
+# fails if any test failed or none ran.
 exec awk '
+	FNR == 1 { left = 0 }
+	/^---- .* ----$/ { left = 12 }
+	/^(failures:|test result: )/ { left = 0 }
+	left > 0 && NF { print substr($0, 1, 400); left-- }
+	/^test .*\.\.\. FAILED/ { print }
 	/^test result: / {
 		for (i = 2; i <= NF; i++) {
 			if ($i == "passed;") passed += $(i - 1)
