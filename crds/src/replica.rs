@@ -121,6 +121,8 @@ fn io_queues() -> i32 {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("self.number != oldSelf.number || (self.consumer == oldSelf.consumer && self.hostNqn == oldSelf.hostNqn)")
     .message("spec.grant: who may use the leg changes only with a new grant; give it a higher number"))]
+#[x_kube(validation = Rule::new("self.number != oldSelf.number || !has(self.copyLater) || !self.copyLater || (has(oldSelf.copyLater) && oldSelf.copyLater)")
+    .message("spec.grant.copyLater: a copy that may have begun is not put off; leave it out"))]
 #[x_kube(validation = Rule::new("self.number >= oldSelf.number").message("spec.grant.number: only grows; a grant is never given twice"))]
 pub struct Grant {
     /// Epoch of the record for which it holds.
@@ -135,6 +137,10 @@ pub struct Grant {
     /// Host NQN of that node, the only entry of the export's allow-list.
     #[schemars(length(min = 1, max = 223))]
     pub host_nqn: String,
+    /// The leg is exported and connected to, and nothing is copied to it yet: others are rebuilt first. It goes away within the grant when
+    /// there is room.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub copy_later: bool,
 }
 
 /// What the node's daemon has seen of a leg.

@@ -146,16 +146,16 @@ impl Context {
         legs.iter().filter_map(of).collect()
     }
 
-    /// Legs of the volume whose rebuild must wait for that of others.
-    pub fn budget(&self, world: &World) -> BTreeSet<String> {
+    /// Legs of the volume whose rebuild must wait for that of others, and of these the ones that are next.
+    pub fn budget(&self, world: &World) -> (BTreeSet<String>, BTreeSet<String>) {
         let mut ledger = self.rebuilds.lock().unwrap_or_else(PoisonError::into_inner);
         self.volumes.state().iter().for_each(|volume| ledger.heard(volume));
-        let waits = ledger.observe(&world.uid, budget::rebuilds(world));
+        let answer = ledger.observe(&world.uid, budget::rebuilds(world));
         self.tell_next(&ledger);
-        waits
+        answer
     }
 
-    /// Those who could begin look again at once.
+    /// Those who could begin, or be the next, look again at once.
     fn tell_next(&self, ledger: &budget::Ledger) {
         for (room, next) in self.room.iter().flat_map(|room| ledger.next().into_iter().map(move |next| (room, next))) {
             // That nobody listens means that this process ends.

@@ -1,7 +1,9 @@
 //! The fault phase: the scheduler picks what happens next, and what goes wrong.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use meshstor_crds::MeshReplica;
 use meshstor_node_daemon::host::Host as _;
 use meshstor_node_daemon::host::crash::CrashPoint;
 
@@ -109,7 +111,12 @@ impl Sim<'_> {
         }
         let Some(volume) = self.volume() else { return Ok(()) };
         let index = self.rng.usize(0..self.operators.len());
-        self.operators[index].turn(&volume, self.runtime).map(drop)
+        self.operators[index].turn(&volume, self.runtime)?;
+        let later = |leg: &Arc<MeshReplica>| leg.spec.grant.as_ref().is_some_and(|grant| grant.copy_later);
+        if self.options.crowded && self.net.state().replicas.objects.values().any(later) {
+            self.count("connected to, copied to later");
+        }
+        Ok(())
     }
 
     fn some_request(&mut self, mix: &Mix) {

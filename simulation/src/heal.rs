@@ -36,6 +36,7 @@ impl Sim<'_> {
 
     fn end_faults(&mut self) {
         self.say(|| "the faults end".to_owned());
+        self.options.crowded = false;
         for node in NODES {
             self.boot(node);
             self.net.set_cut(node, false, false);

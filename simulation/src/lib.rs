@@ -55,6 +55,8 @@ pub struct Options {
     pub bug: Option<Bug>,
     /// Kernels have the failure gate, and drives and people give MD errors at any time.
     pub gate: bool,
+    /// Each process of the operator finds the rebuild budget used up by others, for a while.
+    pub crowded: bool,
     /// Keep what happened.
     pub log: bool,
     /// Steps of the fault phase; none for the usual number.
@@ -86,9 +88,9 @@ pub fn run(seed: u64, options: Options) -> Outcome {
     sim.outcome(ended.err())
 }
 
-/// How a seed is run: every other one with the failure gate.
+/// How a seed is run: every other one with the failure gate, every third one in a crowded cluster.
 pub fn usual(seed: u64) -> Options {
-    Options { gate: seed.is_multiple_of(2), ..Options::default() }
+    Options { gate: seed.is_multiple_of(2), crowded: seed.is_multiple_of(3), ..Options::default() }
 }
 
 /// What to type to see a seed again.

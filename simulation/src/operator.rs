@@ -9,7 +9,9 @@ use kube::client::Body;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::{reflector, watcher};
-use meshstor_crds::{DrainMode, MeshNode, MeshVolume, NodeDrain, NodeDrainSpec};
+use meshstor_crds::{
+    DrainMode, LegState, MeshNode, MeshVolume, MeshVolumeStatus, NodeDrain, NodeDrainSpec, RebuildBudget, VolumeLeg,
+};
 use meshstor_node_daemon::host::crash::CrashPoint;
 use meshstor_operator::context::Context;
 use meshstor_operator::error::{Class, Error};
@@ -19,6 +21,11 @@ use tokio::runtime::Runtime;
 use crate::clock::Clock;
 use crate::http::{Asked, response, serve};
 use crate::net::Net;
+
+/// The UID of another volume, whose rebuilds use up the budget of the cluster.
+const NEIGHBOUR: &str = "uid-neighbour";
+/// Reconciles after which those are over.
+const CROWDED: u32 = 30;
 
 type Run = Pin<Box<dyn Future<Output = Result<Action, Error>>>>;
 
@@ -33,6 +40,8 @@ pub(crate) struct Operator {
     /// How far its watches have come.
     seen: (usize, usize, usize),
     running: Option<Run>,
+    /// Reconciles until the budget has room.
+    crowded: u32,
     pub(crate) point: Arc<CrashPoint>,
     /// The version at which the reconcile that runs began.
     pub(crate) since: u64,
@@ -65,13 +74,31 @@ fn client(name: &str, net: &Arc<Net>, point: &Arc<CrashPoint>) -> Client {
     Client::new(service, "default")
 }
 
+/// A volume elsewhere, with as many legs being rebuilt as a policy that says nothing allows in a cluster.
+fn neighbour(like: &MeshVolume) -> MeshVolume {
+    let leg = |slot: i32| VolumeLeg {
+        name: format!("neighbour-{slot}"),
+        slot,
+        node: "elsewhere".to_owned(),
+        drive: "d".to_owned(),
+        state: LegState::Rebuilding,
+        missing_since: None,
+    };
+    let mut volume = MeshVolume::new("neighbour", like.spec.clone());
+    volume.metadata.uid = Some(NEIGHBOUR.to_owned());
+    let legs = (0..RebuildBudget::default().max_concurrent).map(leg).collect();
+    volume.status = Some(MeshVolumeStatus { legs, ..MeshVolumeStatus::default() });
+    volume
+}
+
 impl Operator {
-    /// A new process, whose caches are filled.
+    /// A new process, whose caches are filled. In a crowded cluster nobody else may be rebuilt for a while.
     pub(crate) fn start(
         name: String,
         net: &Arc<Net>,
         clock: &Arc<Clock>,
         point: Arc<CrashPoint>,
+        crowded: Option<&MeshVolume>,
         rt: &Runtime,
     ) -> Self {
         let _inside = rt.enter();
@@ -90,6 +117,7 @@ impl Operator {
             drains: drain_writer,
             seen: (0, 0, 0),
             running: None,
+            crowded: if crowded.is_some() { CROWDED } else { 0 },
             point,
             since: 0,
         };
@@ -100,6 +128,9 @@ impl Operator {
         operator.drains.apply_watcher_event(&watcher::Event::Init);
         operator.drains.apply_watcher_event(&watcher::Event::InitDone);
         operator.watch(usize::MAX);
+        if let Some(volume) = crowded {
+            operator.volumes.apply_watcher_event(&watcher::Event::Apply(neighbour(volume)));
+        }
         operator
     }
 
@@ -158,6 +189,13 @@ impl Operator {
         });
         let Some(ended) = ended else { return Ok(false) };
         self.running = None;
+        if self.crowded > 0 {
+            self.crowded -= 1;
+            if self.crowded == 0 {
+                self.volumes.apply_watcher_event(&watcher::Event::Delete(neighbour(volume)));
+                self.ctx.forget(NEIGHBOUR);
+            }
+        }
         match ended {
             Err(error)
                 if matches!(error.class(), Class::Bug | Class::Invalid | Class::Blocked) && !self.point.dead() =>

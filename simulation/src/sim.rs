@@ -177,7 +177,8 @@ impl<'r> Sim<'r> {
     pub(crate) fn start_operator(&mut self, point: Arc<CrashPoint>) {
         self.started += 1;
         let name = format!("operator-{}", self.started);
-        self.operators.push(Operator::start(name, &self.net, &self.clock, point, self.runtime));
+        let crowded = self.volume().filter(|_| self.options.crowded);
+        self.operators.push(Operator::start(name, &self.net, &self.clock, point, crowded.as_deref(), self.runtime));
     }
 
     /// A process that came to its crash point is gone.

@@ -107,6 +107,7 @@ fn no_seed_breaks_an_invariant() {
             "drain ended",
             "node emptied",
             "copied while nobody used it",
+            "connected to, copied to later",
         ] {
             assert!(fired(fault), "{fault}: it never happened");
         }

@@ -42,7 +42,12 @@ fn one(view: &View<'_>, array: &ArrayFacts, leg: &Leg<'_>) -> Option<Step> {
     let write_mostly = leg.local.is_none() && view.avoids_remote()?;
     let member = ArrayMember { device: device.clone(), slot: leg.slot(), write_mostly };
     let on = array.device.clone();
-    if let Some(step) = forget_others(view, array, &name) {
+    // It is connected, erased, and waits for its turn.
+    let later = leg.replica.spec.grant.as_ref().is_some_and(|g| g.copy_later);
+    if later && (view.named(&name) || view.memory.erased.contains(&key)) {
+        return None;
+    }
+    if let Some(step) = forget_others(view, array, &name).filter(|_| !later) {
         return Some(step);
     }
     if view.named(&name) {

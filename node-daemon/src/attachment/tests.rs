@@ -356,7 +356,7 @@ fn an_epoch_that_nothing_of_s_can_serve_is_abandoned() {
     bed.array.as_mut().unwrap().members.remove(0);
     bed.hold();
     let spent = MeshReplicaStatus { revoked_below: Some(2), spent_grant: Some(1), ..MeshReplicaStatus::default() };
-    let grant = Grant { epoch: 2, number: 1, consumer: "n".to_owned(), host_nqn: "h".to_owned() };
+    let grant = Grant { epoch: 2, number: 1, consumer: "n".to_owned(), host_nqn: "h".to_owned(), copy_later: false };
     bed.replicas[1].spec.grant = Some(grant);
     assert!(!matches!(bed.quiet(), Step::Evict { .. }), "it may come back as it is");
     bed.replicas[1].status = Some(spent);
@@ -469,7 +469,14 @@ fn step_10_a_leg_comes_back_by_a_full_rebuild_under_a_grant_of_its_own() {
     let array = bed.array.as_mut().unwrap();
     (array.degraded, _) = (1, array.members.pop());
     let Step::ZeroSuperblock { key, .. } = bed.quiet() else { panic!("{}", bed.plan()) };
+    // It is the next one, not yet the one: it is connected to and erased, and waits.
+    let granted = bed.replicas[1].spec.grant.clone();
+    let later = Grant { epoch: 2, number: 1, consumer: "n".to_owned(), host_nqn: "h".to_owned(), copy_later: true };
+    bed.replicas[1].spec.grant = Some(later);
+    assert!(matches!(bed.quiet(), Step::ZeroSuperblock { .. }));
     bed.memory.erased.insert(key);
+    assert_eq!(bed.quiet(), Step::Settled);
+    bed.replicas[1].spec.grant = granted;
     assert!(matches!(bed.plan(), Step::AddMember { leg, .. } if leg == "v-1"));
     let mut back = member("nvme0n1");
     back.in_sync = false;

@@ -71,7 +71,8 @@ impl Bed {
 
     fn grant(mut self, number: i64, consumer: &str) -> Self {
         let (consumer, host_nqn) = (consumer.to_owned(), "host-x".to_owned());
-        self.replica.spec.grant = Some(Grant { epoch: self.replica.spec.epoch, number, consumer, host_nqn });
+        self.replica.spec.grant =
+            Some(Grant { epoch: self.replica.spec.epoch, number, consumer, host_nqn, copy_later: false });
         self
     }
 

@@ -117,7 +117,12 @@ impl Display for Action {
             Self::CopyOn { node: None } => write!(f, "have no array run for a copy"),
             Self::SetReplicaEpoch { leg, epoch } => write!(f, "tell leg {leg} of epoch {epoch}"),
             Self::SetGrant { leg, grant } => {
-                write!(f, "grant leg {leg} to {} (epoch {}, grant {})", grant.consumer, grant.epoch, grant.number)
+                let later = if grant.copy_later { ", to be copied to later" } else { "" };
+                write!(
+                    f,
+                    "grant leg {leg} to {} (epoch {}, grant {}{later})",
+                    grant.consumer, grant.epoch, grant.number
+                )
             }
             Self::ClearGrant { leg } => write!(f, "take back the grant of leg {leg}"),
             Self::DeleteReplica { leg } => write!(f, "delete leg {leg}"),

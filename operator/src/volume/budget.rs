@@ -21,6 +21,8 @@ pub struct Rebuild {
     pub nodes: BTreeSet<String>,
     /// It has its grant: it is rebuilt, or may be any moment.
     pub active: bool,
+    /// It has a grant that only lets it be connected to.
+    pub ahead: bool,
     /// Copies of its volume that are in sync.
     pub copies: usize,
     /// The budget of its volume's policy: rebuilds at once in the cluster, and from or to one node.
@@ -29,30 +31,41 @@ pub struct Rebuild {
     pub leaves: Option<String>,
 }
 
+/// So many times the limits are granted: from its grant to its first block a leg takes seconds, in which the budget would not be used up.
+const AHEAD: usize = 2;
+
 /// What this process saw last of each volume, by UID.
 #[derive(Clone, Debug, Default)]
 pub struct Ledger(BTreeMap<String, Vec<Rebuild>>);
 
 impl Ledger {
-    /// Takes note of a volume, and answers which of its legs must wait. Those that need not are counted from now on.
-    pub fn observe(&mut self, uid: &str, rebuilds: Vec<Rebuild>) -> BTreeSet<String> {
+    /// Takes note of a volume, and answers which of its legs must wait, and of these the next ones. Those that need not are counted from
+    /// now on.
+    pub fn observe(&mut self, uid: &str, rebuilds: Vec<Rebuild>) -> (BTreeSet<String>, BTreeSet<String>) {
         self.0.insert(uid.to_owned(), rebuilds);
-        let leave = allot(self.0.values().flatten());
-        let mut waits = BTreeSet::new();
+        let (leave, next) = self.allotted();
+        let (mut waits, mut ahead) = (BTreeSet::new(), BTreeSet::new());
         for rebuild in self.0.get_mut(uid).into_iter().flatten() {
             rebuild.active |= leave.contains(&rebuild.leg);
+            rebuild.ahead |= next.contains(&rebuild.leg);
             if !rebuild.active {
                 waits.insert(rebuild.leg.clone());
+                ahead.extend(rebuild.ahead.then(|| rebuild.leg.clone()));
             }
         }
-        waits
+        (waits, ahead)
     }
 
-    /// The volumes of which a leg waits that could begin now.
+    /// The volumes of which a leg waits that could begin now, or be one of the next.
     pub fn next(&self) -> BTreeSet<String> {
-        let leave = allot(self.0.values().flatten());
-        let next = self.0.values().flatten().filter(|rebuild| leave.contains(&rebuild.leg));
-        next.map(|rebuild| rebuild.volume.clone()).collect()
+        let (leave, next) = self.allotted();
+        let turn = |r: &&Rebuild| leave.contains(&r.leg) || (!r.ahead && next.contains(&r.leg));
+        self.0.values().flatten().filter(turn).map(|rebuild| rebuild.volume.clone()).collect()
+    }
+
+    /// Legs that wait and may begin, and those that would [`AHEAD`] of that.
+    fn allotted(&self) -> (BTreeSet<String>, BTreeSet<String>) {
+        (allot(self.0.values().flatten(), 1), allot(self.0.values().flatten(), AHEAD))
     }
 
     /// Counts what the status of a volume shows that this process has not looked at yet.
@@ -65,6 +78,7 @@ impl Ledger {
                 volume: volume.name_any(),
                 nodes: status.consumer.iter().chain([&leg.node]).cloned().collect(),
                 active: true,
+                ahead: false,
                 copies: 0,
                 limits: limits(&RebuildBudget::default()),
                 leaves: None,
@@ -101,6 +115,7 @@ pub fn rebuilds(world: &World) -> Vec<Rebuild> {
                 volume: world.name(),
                 nodes: [leg.spec.node.clone(), node.clone()].into(),
                 active: world.copied_on().is_some(),
+                ahead: false,
                 copies,
                 limits: limits(&budget),
                 leaves: leaves(world, leg),
@@ -118,7 +133,8 @@ pub fn rebuilds(world: &World) -> Vec<Rebuild> {
         leg: leg.name_any(),
         volume: world.name(),
         nodes: [leg.spec.node.clone(), term.node.clone()].into(),
-        active: granted(term, leg) || (world.only_copies() && leg.spec.replaces.is_some()),
+        active: granted(term, leg) == Some(false) || (world.only_copies() && leg.spec.replaces.is_some()),
+        ahead: granted(term, leg) == Some(true),
         copies,
         limits: limits(&budget),
         leaves: leaves(world, leg),
@@ -137,15 +153,16 @@ pub fn fails(leg: &MeshReplica) -> bool {
     leg.status.as_ref().is_some_and(|s| conditions::is_true(&s.conditions, conditions::FAILING))
 }
 
-/// Whether the leg has a grant of this epoch that was not served to its end.
-fn granted(term: &Term, leg: &MeshReplica) -> bool {
-    let Some(grant) = leg.spec.grant.as_ref().filter(|g| g.epoch == term.epoch) else { return false };
+/// Whether nothing may be copied to the leg yet, if it has a grant of this epoch that was not served to its end.
+fn granted(term: &Term, leg: &MeshReplica) -> Option<bool> {
+    let grant = leg.spec.grant.as_ref().filter(|g| g.epoch == term.epoch)?;
     let spent = leg.status.as_ref().is_some_and(|s| s.export.is_none() && s.spent_grant >= Some(grant.number));
-    !spent
+    (!spent).then_some(grant.copy_later)
 }
 
-/// Who of those that wait may begin: the volume with the fewest copies first, and past one whose nodes are busy the next.
-fn allot<'a>(all: impl Iterator<Item = &'a Rebuild> + Clone) -> BTreeSet<String> {
+/// Who of those that wait may begin, if limits were so many times what they are: the volume with the fewest copies first, and past one whose
+/// nodes are busy the next.
+fn allot<'a>(all: impl Iterator<Item = &'a Rebuild> + Clone, times: usize) -> BTreeSet<String> {
     let mut cluster = 0;
     let mut nodes: BTreeMap<&String, usize> = BTreeMap::new();
     let mut left: Option<&String> = None;
@@ -165,36 +182,40 @@ fn allot<'a>(all: impl Iterator<Item = &'a Rebuild> + Clone) -> BTreeSet<String>
         begin(rebuild, (usize::MAX, usize::MAX));
     }
     let mut waiting: Vec<&Rebuild> = all.filter(|r| !r.active).collect();
-    waiting.sort_by_key(|r| (r.copies, &r.leg));
-    waiting.into_iter().filter(|r| begin(r, r.limits)).map(|r| r.leg.clone()).collect()
+    // Whoever is one of the next stays that: else more and more would be.
+    waiting.sort_by_key(|r| (times > 1 && !r.ahead, r.copies, &r.leg));
+    let more = |r: &Rebuild| (r.limits.0.saturating_mul(times), r.limits.1.saturating_mul(times));
+    waiting.into_iter().filter(|r| begin(r, more(r))).map(|r| r.leg.clone()).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::action::Action;
     use super::super::fixtures::{attached, leg_mut, now, silence, term_mut};
-    use super::super::grants;
     use super::super::plan::plan;
     use super::super::status;
     use super::super::validate::validate;
+    use super::super::{grants, guard};
     use super::*;
+    use meshstor_crds::Grant;
     use proptest::prelude::*;
 
     fn rebuild(leg: &str, nodes: &[&str], copies: usize, limits: (usize, usize)) -> Rebuild {
         let nodes = nodes.iter().map(|n| (*n).to_owned()).collect();
         let volume = leg.split('-').next().unwrap().to_owned();
-        Rebuild { leg: leg.to_owned(), volume, nodes, active: false, copies, limits, leaves: None }
+        Rebuild { leg: leg.to_owned(), volume, nodes, active: false, ahead: false, copies, limits, leaves: None }
     }
 
     #[test]
     fn the_most_exposed_volume_goes_first_and_a_busy_node_holds_up_only_its_own() {
         let mut ledger = Ledger::default();
         let limits = (2, 1);
-        assert!(ledger.observe("a", vec![rebuild("a-1", &["n1", "n2"], 2, limits)]).is_empty());
+        assert!(ledger.observe("a", vec![rebuild("a-1", &["n1", "n2"], 2, limits)]).0.is_empty());
         // n2 is busy; what waits for it holds up nobody else.
-        assert_eq!(ledger.observe("b", vec![rebuild("b-1", &["n2", "n3"], 1, limits)]).len(), 1);
-        assert_eq!(ledger.observe("c", vec![rebuild("c-1", &["n4", "n5"], 2, limits)]).len(), 0);
+        assert_eq!(ledger.observe("b", vec![rebuild("b-1", &["n2", "n3"], 1, limits)]).0.len(), 1);
+        assert_eq!(ledger.observe("c", vec![rebuild("c-1", &["n4", "n5"], 2, limits)]).0.len(), 0);
         assert_eq!(
-            ledger.observe("d", vec![rebuild("d-1", &["n6", "n7"], 1, limits)]).len(),
+            ledger.observe("d", vec![rebuild("d-1", &["n6", "n7"], 1, limits)]).0.len(),
             1,
             "two run in the cluster"
         );
@@ -202,11 +223,35 @@ mod tests {
         assert!(ledger.next().is_empty());
         ledger.forget("c");
         assert_eq!(ledger.next(), ["d".to_owned()].into());
-        assert_eq!(ledger.observe("e", vec![rebuild("e-1", &["n8", "n9"], 2, limits)]).len(), 1, "d-1 is more exposed");
-        assert!(ledger.observe("d", vec![rebuild("d-1", &["n6", "n7"], 1, limits)]).is_empty());
+        assert_eq!(
+            ledger.observe("e", vec![rebuild("e-1", &["n8", "n9"], 2, limits)]).0.len(),
+            1,
+            "d-1 is more exposed"
+        );
+        assert!(ledger.observe("d", vec![rebuild("d-1", &["n6", "n7"], 1, limits)]).0.is_empty());
         assert!(ledger.next().is_empty());
         ledger.forget("a");
-        assert!(ledger.observe("b", vec![rebuild("b-1", &["n2", "n3"], 1, limits)]).is_empty());
+        assert!(ledger.observe("b", vec![rebuild("b-1", &["n2", "n3"], 1, limits)]).0.is_empty());
+    }
+
+    #[test]
+    fn the_next_ones_are_connected_to_before_there_is_room_for_them() {
+        let mut ledger = Ledger::default();
+        let one = |leg: &str| vec![rebuild(leg, &["n1", "n2"], 2, (9, 1))];
+        assert_eq!(ledger.observe("a", one("a-1")), ([].into(), [].into()));
+        assert_eq!(ledger.observe("b", one("b-1")), (["b-1".to_owned()].into(), ["b-1".to_owned()].into()));
+        assert_eq!(
+            ledger.observe("c", one("c-1")),
+            (["c-1".to_owned()].into(), [].into()),
+            "twice the budget is enough"
+        );
+        assert!(ledger.next().is_empty(), "nobody is woken who knows already");
+        ledger.forget("a");
+        assert_eq!(ledger.next(), ["b".to_owned(), "c".to_owned()].into(), "c is the next one when b begins");
+        assert_eq!(ledger.observe("b", one("b-1")), ([].into(), [].into()));
+        assert_eq!(ledger.next(), ["c".to_owned()].into());
+        assert_eq!(ledger.observe("c", one("c-1")), (["c-1".to_owned()].into(), ["c-1".to_owned()].into()));
+        assert!(ledger.next().is_empty());
     }
 
     #[test]
@@ -215,17 +260,17 @@ mod tests {
         let from = |leg: &str, nodes: &[&str], domain: &str| {
             vec![Rebuild { leaves: Some(domain.to_owned()), ..rebuild(leg, nodes, 2, (9, 9)) }]
         };
-        assert!(ledger.observe("a", from("a-1", &["n1", "n2"], "z1")).is_empty());
-        assert!(ledger.observe("b", from("b-1", &["n3", "n4"], "z1")).is_empty());
-        assert_eq!(ledger.observe("c", from("c-1", &["n5", "n6"], "z2")).len(), 1);
+        assert!(ledger.observe("a", from("a-1", &["n1", "n2"], "z1")).0.is_empty());
+        assert!(ledger.observe("b", from("b-1", &["n3", "n4"], "z1")).0.is_empty());
+        assert_eq!(ledger.observe("c", from("c-1", &["n5", "n6"], "z2")).0.len(), 1);
         assert!(
-            ledger.observe("d", vec![rebuild("d-1", &["n5", "n6"], 1, (9, 9))]).is_empty(),
+            ledger.observe("d", vec![rebuild("d-1", &["n5", "n6"], 1, (9, 9))]).0.is_empty(),
             "a lost copy waits for nobody"
         );
         ledger.forget("a");
-        assert_eq!(ledger.observe("c", from("c-1", &["n5", "n6"], "z2")).len(), 1);
+        assert_eq!(ledger.observe("c", from("c-1", &["n5", "n6"], "z2")).0.len(), 1);
         ledger.forget("b");
-        assert!(ledger.observe("c", from("c-1", &["n5", "n6"], "z2")).is_empty());
+        assert!(ledger.observe("c", from("c-1", &["n5", "n6"], "z2")).0.is_empty());
     }
 
     proptest! {
@@ -240,7 +285,7 @@ mod tests {
                 let nodes = [format!("n{a}"), format!("n{b}")];
                 let nodes: Vec<&str> = nodes.iter().map(String::as_str).collect();
                 let ask = rebuild(&format!("l{n}"), &nodes, *copies, limits);
-                if ledger.observe(&format!("v{n}"), vec![ask.clone()]).is_empty() {
+                if ledger.observe(&format!("v{n}"), vec![ask.clone()]).0.is_empty() {
                     running.push(ask.nodes);
                 }
             }
@@ -266,6 +311,19 @@ mod tests {
         assert_eq!(grants::plan(&world).len(), 1);
         world.clocks.waits = ["v-1".to_owned()].into();
         assert!(grants::plan(&world).is_empty());
+        let mut next = world.clone();
+        next.clocks.ahead = ["v-1".to_owned()].into();
+        let given = |world: &World| match &grants::plan(world)[..] {
+            [Action::SetGrant { grant, .. }] => grant.clone(),
+            actions => panic!("{actions:?}"),
+        };
+        let later = given(&next);
+        assert!(later.copy_later && later.number == 2);
+        leg_mut(&mut next, "v-1").spec.grant = Some(later.clone());
+        assert!(grants::plan(&next).is_empty() && !rebuilds(&next)[0].active && rebuilds(&next)[0].ahead);
+        next.clocks.waits.clear();
+        assert_eq!(given(&next), Grant { copy_later: false, ..later }, "its turn, within the grant that it has");
+        assert_eq!(guard::check(&next, &grants::plan(&next)[0]), Ok(()));
         let settled = validate(&world);
         let said = status::status(&world, &settled, &plan(&world, &settled));
         let resynced = said.conditions.iter().find(|c| c.type_ == "Resynced").unwrap();

@@ -31,6 +31,8 @@ pub struct Clocks {
     pub idle_in: BTreeMap<String, Duration>,
     /// Legs that could be rebuilt, and wait for the rebuilds of others.
     pub waits: BTreeSet<String>,
+    /// Of those the next ones: they have grants already, and are connected to.
+    pub ahead: BTreeSet<String>,
 }
 
 /// What is remembered of one volume between reconciles.
@@ -74,6 +76,7 @@ impl Memory {
             failures: self.failed.map_or(0, |(_, n, _)| n),
             idle_in: self.idle.iter().filter_map(|(leg, idle)| Some((leg.clone(), idle.left(now)?))).collect(),
             waits: BTreeSet::new(),
+            ahead: BTreeSet::new(),
         }
     }
 
@@ -140,7 +143,7 @@ fn unused(attachment: Option<&MeshAttachment>, term: Option<&Term>, leg: &MeshRe
     });
     let live = status.export.as_ref().is_some_and(|e| e.epoch == grant.epoch && e.grant == grant.number);
     let outside = term.phase == TermPhase::Running && !ended && !term.in_sync.contains(&name);
-    left_out && live && outside && grant.epoch == term.epoch && leg.spec.node != term.node
+    left_out && live && outside && !grant.copy_later && grant.epoch == term.epoch && leg.spec.node != term.node
 }
 
 /// 5 s, 10 s, 20 s … at most 300 s.

@@ -96,7 +96,7 @@ pub(crate) fn attached() -> World {
     show(&mut world, &members);
     for leg in &mut world.legs {
         let host_nqn = "nqn.host.n1".into();
-        leg.spec.grant = Some(Grant { epoch: 3, number: 1, consumer: "n1".into(), host_nqn });
+        leg.spec.grant = Some(Grant { epoch: 3, number: 1, consumer: "n1".into(), host_nqn, copy_later: false });
     }
     world
 }

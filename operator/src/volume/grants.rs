@@ -42,18 +42,24 @@ fn one(world: &World, term: &Term, leg: &MeshReplica) -> Option<Action> {
     if world.clocks.idle_in.get(&name).is_some_and(Duration::is_zero) {
         return Some(Action::ClearGrant { leg: name });
     }
+    // Whoever is outside S is rebuilt: that has a budget, and nothing comes of it where the drive fails.
+    let waits = world.clocks.waits.contains(&name) && !inside;
+    let hopeless = budget::fails(leg) && !inside;
+    if let Some(grant) = leg.spec.grant.as_ref().filter(|g| g.copy_later && !waits && !hopeless && !spent(term, leg)) {
+        return Some(Action::SetGrant { leg: name, grant: Grant { copy_later: false, ..grant.clone() } });
+    }
     let due = leg.spec.grant.is_none() || spent(term, leg);
     // In a running epoch a leg of S has had its grant: a second one would let a leg back in without a rebuild (I6).
     let first_of_started = term.phase == TermPhase::Started && leg.spec.grant.is_none();
     let outside_of_running = term.phase == TermPhase::Running && !inside;
     let closed = leg.status.as_ref().is_none_or(|s| s.export.is_none());
-    // Whoever is outside S is rebuilt: that has a budget, and nothing comes of it where the drive fails.
-    let waits = (world.clocks.waits.contains(&name) || budget::fails(leg)) && !term.in_sync.contains(&name);
-    if !due || !closed || waits || !(first_of_started || outside_of_running) {
+    let held = hopeless || (waits && !world.clocks.ahead.contains(&name));
+    if !due || !closed || held || !(first_of_started || outside_of_running) {
         return None;
     }
     let host_nqn = node::find(&world.nodes, &term.node).and_then(node::host_nqn)?.to_owned();
-    let grant = Grant { epoch: term.epoch, number: next_number(leg), consumer: term.node.clone(), host_nqn };
+    let (epoch, consumer) = (term.epoch, term.node.clone());
+    let grant = Grant { epoch, number: next_number(leg), consumer, host_nqn, copy_later: waits };
     Some(Action::SetGrant { leg: name, grant })
 }
 

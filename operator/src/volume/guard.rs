@@ -220,9 +220,22 @@ fn set_grant(world: &World, leg: &MeshReplica, grant: &Grant) -> Verdict {
     let alone = term.in_sync.contains(&name) || reasons::candidate(world, leg);
     must(alone, "rule 7", "a seat has one candidate at a time")?;
     must(!(second && term.in_sync.contains(&name)), "I6", "a leg of S never gets a second grant")?;
+    must(
+        !(grant.copy_later && term.in_sync.contains(&name)),
+        "I1",
+        "what a leg of S is to get is written to it at once",
+    )?;
+    if begins(leg, grant) {
+        return Ok(());
+    }
     must(grant.number >= next_number(leg), "rule 1", "a grant's number is new")?;
     let closed = leg.status.as_ref().is_none_or(|s| s.export.is_none());
     must(closed, "rule 9", "a new grant waits until the old export is gone")
+}
+
+/// The grant that the leg has, and now it may be copied to.
+fn begins(leg: &MeshReplica, grant: &Grant) -> bool {
+    leg.spec.grant.as_ref().is_some_and(|old| old.copy_later && *grant == Grant { copy_later: false, ..old.clone() })
 }
 
 fn clear_grant(world: &World, leg: &MeshReplica) -> Verdict {

@@ -18,7 +18,7 @@ fn term(world: &World) -> Term {
 
 fn grant(world: &World, number: i64) -> Action {
     let (epoch, consumer) = (term(world).epoch, term(world).node);
-    let grant = Grant { epoch, number, consumer, host_nqn: "nqn.host.n1".into() };
+    let grant = Grant { epoch, number, consumer, host_nqn: "nqn.host.n1".into(), copy_later: false };
     Action::SetGrant { leg: "v-1".into(), grant }
 }
 
@@ -158,6 +158,9 @@ fn a_grant_needs_a_started_epoch_and_a_confirmed_leg() {
 fn a_leg_of_s_never_gets_a_second_grant() {
     let world = attached();
     refused(&world, &grant(&world, 2), "I6");
+    let started = with_term(3, TermPhase::Started, &["v-0", "v-1"]);
+    let Action::SetGrant { leg, grant: first } = grant(&started, 1) else { unreachable!() };
+    refused(&started, &Action::SetGrant { leg, grant: Grant { copy_later: true, ..first } }, "I1");
     let mut bare = attached();
     leg_mut(&mut bare, "v-1").spec.grant = None;
     refused(&bare, &grant(&bare, 2), "I6");

@@ -66,7 +66,7 @@ async fn step(name: &str, ctx: &Context) -> Result<controller::Action, Error> {
         }
         dereference::survey(&mut world, ctx).await?;
     }
-    world.clocks.waits = ctx.budget(&world);
+    (world.clocks.waits, world.clocks.ahead) = ctx.budget(&world);
     let settled = validate::validate(&world);
     let plan = plan::plan(&world, &settled);
     apply::apply(&world, &plan, ctx).await?;

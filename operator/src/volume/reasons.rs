@@ -102,7 +102,8 @@ pub fn away(world: &World, leg: &MeshReplica) -> bool {
 /// attached, for another leg that is being copied to, or for a grant.
 fn waits(world: &World, leg: &MeshReplica) -> bool {
     let heir = seats(world).iter().any(|seat| seat.heirs.iter().any(|heir| heir.name_any() == leg.name_any()));
-    let turn = world.array().is_some_and(|array| array.resync.is_none()) && leg.spec.grant.is_some();
+    let turn = world.array().is_some_and(|array| array.resync.is_none())
+        && leg.spec.grant.as_ref().is_some_and(|g| !g.copy_later);
     (heir || !turn) && world.node_ready(&leg.spec.node).is_ok()
 }
 

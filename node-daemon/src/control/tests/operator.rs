@@ -88,7 +88,7 @@ fn told(object: &MeshAttachment, leg: &MeshReplica, up: &dyn Fn(&str) -> bool) -
     if spec.grant.is_none() || renew {
         let number = status.spent_grant.unwrap_or(0).max(spec.grant.as_ref().map_or(0, |g| g.number)) + 1;
         let host_nqn = format!("nqn.2014-08.org.nvmexpress:uuid:{}", term.node);
-        spec.grant = Some(Grant { epoch: term.epoch, number, consumer: term.node, host_nqn });
+        spec.grant = Some(Grant { epoch: term.epoch, number, consumer: term.node, host_nqn, copy_later: false });
     }
     spec
 }
