@@ -22,7 +22,7 @@ version=0.1.0
 out=${CARGO_TARGET_DIR:-$repo_dir/target}/kernel-package
 # What of Debian each series was made for and tested on. Debian goes on: a newer version is named here when the series applies to it and
 # its tests pass.
-declare -A tested=([6.12]=6.12.107-1 [7.3]=7.3.4-1~bpo13+1)
+declare -A tested=([6.12]=6.12.117-1 [7.3]=7.3.4-1~bpo13+1)
 tree_packages=(dkms gcc make initramfs-tools mdadm fio dmsetup xfsprogs e2fsprogs util-linux kmod
 	procps mawk xz-utils busybox python3-minimal)
 # What a package needs of md's folder; the rest of it is device mapper and bcache.
