@@ -25,8 +25,11 @@ for round in "${rounds[@]}"; do
 	fio --name=d --filename="$md" --direct=1 --rw=randtrim --bs=1M --ioengine=io_uring --iodepth=8 --offset=24M --size=40M \
 		--runtime=8 --time_based >/tmp/fio-trim 2>&1 &
 	trimmer=$!
-	for ((n = 0; n < 200; n++)); do (($(in_flight) > 16)) && break || sleep 0.05; done
-	(($(in_flight) > 16)) || fail "only $(in_flight) requests are in flight"
+	for ((n = 0; n < 200; n++)); do
+		flying=$(in_flight)
+		((flying > 16)) && break || sleep 0.05
+	done
+	((flying > 16)) || fail "only $flying requests are in flight"
 	mark "grow-$round"
 	mdadm --grow "$md" --quiet --raid-devices=6
 	# Some of the load waits for the reshape to pass where it goes to.
