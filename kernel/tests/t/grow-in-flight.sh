@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # shellcheck shell=bash
 # A raid10 gets more disks while requests for the old ones are in flight, which have no room for more; nothing of the kernel's memory is
-# taken for theirs. Also: a reshape that is frozen and let go again beside the same load ends.
+# taken for theirs. Also: a reshape that is frozen and let go again beside the same load ends, with requests that have waited for it.
 needs_patches # Linux 6.12 without them dies of it.
 
 legs=()
@@ -16,15 +16,19 @@ rounds=(1 2 3)
 if in_brief; then rounds=(1); fi
 for round in "${rounds[@]}"; do
 	# 2 MiB of headroom, which the reshape takes a chunk of.
-	mdadm --create "$md" --run --quiet --level=10 --layout=n2 --chunk=64 --raid-devices=2 --metadata=1.2 --bitmap=internal --assume-clean \
+	mdadm --create "$md" --run --quiet --level=10 --layout=n2 --chunk=512 --raid-devices=2 --metadata=1.2 --bitmap=internal --assume-clean \
 		--data-offset=4096 --size=64M "${legs[@]:0:2}"
 	mdadm --manage "$md" --quiet --add "${legs[@]:2}"
 	fio --name=w --filename="$md" --direct=1 --rw=randwrite --bs=4k --ioengine=io_uring --iodepth=64 --offset=0 --size=24M \
 		--verify=crc32c --verify_backlog=64 --verify_fatal=1 --runtime=8 --time_based --verify_state_save=0 >/tmp/fio 2>&1 &
 	writer=$!
-	fio --name=d --filename="$md" --direct=1 --rw=randtrim --bs=1M --ioengine=io_uring --iodepth=8 --offset=24M --size=40M \
+	fio --name=d --filename="$md" --direct=1 --rw=randtrim --bs=4M --ioengine=io_uring --iodepth=8 --offset=24M --size=40M \
 		--runtime=8 --time_based >/tmp/fio-trim 2>&1 &
 	trimmer=$!
+	# The position moves by 64 KiB: some of these span it, and wait.
+	fio --name=r --filename="$md" --direct=1 --rw=randread --bs=512k --ioengine=io_uring --iodepth=8 --offset=0 --size=24M \
+		--runtime=8 --time_based >/tmp/fio-read 2>&1 &
+	reader=$!
 	for ((n = 0; n < 200; n++)); do
 		flying=$(in_flight)
 		((flying > 16)) && break || sleep 0.05
@@ -32,8 +36,7 @@ for round in "${rounds[@]}"; do
 	((flying > 16)) || fail "only $flying requests are in flight"
 	mark "grow-$round"
 	mdadm --grow "$md" --quiet --raid-devices=6
-	# Some of the load waits for the reshape to pass where it goes to.
-	for ((n = 0; n < 5; n++)); do
+	for ((n = 0; n < 10; n++)); do
 		[[ $(attribute sync_action) == reshape ]] || break
 		echo frozen >"$md_dir/sync_action"
 		sleep 0.2
@@ -41,6 +44,7 @@ for round in "${rounds[@]}"; do
 	done
 	wait "$writer" || fail "the writer found an error: $(grep -E "verify|err=" /tmp/fio | head -n 5)"
 	wait "$trimmer" || fail "a discard failed: $(grep err= /tmp/fio-trim)"
+	wait "$reader" || fail "a read failed: $(grep err= /tmp/fio-read)"
 	wait_idle
 	since "grow-$round" 'reshape' >/dev/null || fail "no reshape"
 	[[ $(attribute raid_disks) == 6 && $(attribute degraded) == 0 ]] || fail "$(attribute raid_disks) disks, $(attribute degraded) missing"
