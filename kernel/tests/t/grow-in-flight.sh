@@ -26,7 +26,7 @@ for round in "${rounds[@]}"; do
 		--runtime=8 --time_based >/tmp/fio-trim 2>&1 &
 	trimmer=$!
 	# The position moves by 64 KiB: some of these span it, and wait.
-	fio --name=r --filename="$md" --direct=1 --rw=randread --bs=512k --ioengine=io_uring --iodepth=8 --offset=0 --size=24M \
+	fio --name=r --filename="$md" --direct=1 --rw=randread --bs=512k --ioengine=io_uring --iodepth=64 --offset=0 --size=64M \
 		--runtime=8 --time_based >/tmp/fio-read 2>&1 &
 	reader=$!
 	for ((n = 0; n < 200; n++)); do
