@@ -31,5 +31,5 @@ with md-raid10-look-up loss-llbitmap-unwritten
 with md-raid10-keep-the-bits loss-far-interrupted
 with md-raid10-record-a-failure loss-acked-before-recorded
 with md-raid10-tell-the-failure-gate features gate-holds gate-stale-agreement gate-refuse gate-stop gate-power-cut
-with md-raid10-keep-to-the-layouts reshape-interrupted
+with md-raid10-keep-to-the-layouts reshape-interrupted reshape-waiters
 exit "$failed"

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # shellcheck shell=bash
 # A raid10 gets more disks while requests for the old ones are in flight, which have no room for more; nothing of the kernel's memory is
-# taken for theirs. Also: a reshape that is frozen and let go again beside the same load ends, with requests that have waited for it.
+# taken for theirs. Also: a reshape that is frozen and let go again beside the same load ends.
 needs_patches # Linux 6.12 without them dies of it.
 
 legs=()
@@ -25,7 +25,7 @@ for round in "${rounds[@]}"; do
 	fio --name=d --filename="$md" --direct=1 --rw=randtrim --bs=4M --ioengine=io_uring --iodepth=8 --offset=24M --size=40M \
 		--runtime=8 --time_based >/tmp/fio-trim 2>&1 &
 	trimmer=$!
-	# The position moves by 64 KiB: some of these span it, and wait.
+	# The position moves by 64 KiB: some of these span it; see reshape-waiters for those that wait there.
 	fio --name=r --filename="$md" --direct=1 --rw=randread --bs=512k --ioengine=io_uring --iodepth=64 --offset=0 --size=64M \
 		--runtime=8 --time_based >/tmp/fio-read 2>&1 &
 	reader=$!
