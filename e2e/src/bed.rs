@@ -10,8 +10,6 @@ use crate::say;
 use crate::volume::Volume;
 use crate::wait::{secs, wait_for, when};
 
-/// Bytes that a bit of its bitmap stands for: a 4096th of the array is less, up to 4 GiB, and this is the least.
-pub const CHUNK: u64 = 1 << 20;
 /// Where a member's data begins, in MiB.
 pub const DATA: u64 = 4;
 
@@ -27,6 +25,33 @@ pub fn exported(lab: &Lab, node: &str, leg: &str) -> Result<String> {
 pub fn written(lab: &Lab, node: &str, device: &str) -> Result<u64> {
     let script = format!("awk '{{ print $7 }}' /sys/class/block/{device}/stat");
     Ok(lab.guest(node)?.shell(&script)?.trim().parse::<u64>()? * 512)
+}
+
+/// Bytes in regions that an array's bitmap, of either kind, marks on a member in sync.
+pub fn marked(lab: &Lab, node: &str, array: &str) -> Result<u64> {
+    let script = format!(
+        "cd /sys/block/{array}/md
+        if [ -e llbitmap ]; then cat llbitmap/metadata llbitmap/bits; exit; fi
+        echo chunksize $(cat bitmap/chunksize)
+        for d in dev-ubd* dev-nvme*; do
+            if grep -q in_sync $d/state; then mdadm -X /dev/${{d#dev-}}; exit; fi
+        done; exit 1"
+    );
+    let said = lab.guest(node)?.shell(&script)?;
+    let number = |what: &str| {
+        let line = said.lines().find_map(|line| line.trim_start().strip_prefix(what));
+        let number = line.and_then(|rest| rest.trim_start().split(' ').next()).and_then(|n| n.parse::<u64>().ok());
+        number.with_context(|| format!("{what:?} and a number in {said}"))
+    };
+    let chunks = if said.contains("need sync ") {
+        let of = ["dirty ", "need sync ", "syncing "].map(number);
+        of.into_iter().sum::<Result<u64>>()?
+    } else {
+        let line = said.lines().find(|l| l.trim_start().starts_with("Bitmap :")).context("mdadm -X tells of bits")?;
+        let dirty = line.split(", ").nth(1).and_then(|rest| rest.split(' ').next());
+        dirty.and_then(|n| n.parse().ok()).with_context(|| format!("{line} has a number"))?
+    };
+    Ok(chunks * number("chunksize ")?)
 }
 
 /// A raw volume of two copies that is attached, and whose bitmap marks nothing any more.
@@ -64,7 +89,7 @@ impl Bed {
     pub fn wait_clear(&self, lab: &Lab) -> Result<()> {
         wait_for("the array's bitmap to be clear", secs(60), || {
             let marked = self.marked(lab)?;
-            Ok(when(marked == 0, format!("{marked} chunks are marked")))
+            Ok(when(marked == 0, format!("{marked} bytes are marked")))
         })
     }
 
@@ -85,12 +110,9 @@ impl Bed {
         Ok(lab.guest(&self.consumer)?.shell(&script)?.trim().to_owned())
     }
 
-    /// Chunks that are marked on the local member's drive.
+    /// Bytes in regions that its bitmap marks.
     pub fn marked(&self, lab: &Lab) -> Result<u64> {
-        let said = lab.guest(&self.consumer)?.shell(&format!("mdadm -X /dev/{}", self.member(lab, "ubd")?))?;
-        let line = said.lines().find(|l| l.trim_start().starts_with("Bitmap :")).context("mdadm -X tells of bits")?;
-        let dirty = line.split(", ").nth(1).and_then(|rest| rest.split(' ').next());
-        dirty.and_then(|n| n.parse().ok()).with_context(|| format!("{line} has a number"))
+        marked(lab, &self.consumer, self.array())
     }
 
     /// Bytes that were written to the remote member through its present connection.

@@ -47,8 +47,14 @@ fn array(view: &View<'_>, term: &Term, status: &MeshAttachmentStatus) -> Option<
             Some(before) => before.members.clone(),
             None => members(view, term, old),
         },
-        resync: facts.sync.as_ref().map(|s| resync(s, old)),
+        resync: facts.sync.as_ref().filter(|s| copies(facts, s)).map(|s| resync(s, old)),
     })
+}
+
+/// Whether something is copied. When a member has gone, md says for a moment that it recovers, before it finds that it has nothing to
+/// recover to.
+pub(super) fn copies(facts: &ArrayFacts, sync: &SyncFacts) -> bool {
+    sync.action != "recover" || facts.members.iter().any(|m| !m.in_sync && !m.faulty)
 }
 
 /// The device is shown once all of S works and the volume is initialised, and from then on while it runs.

@@ -8,7 +8,9 @@ use uuid::Uuid;
 
 use super::record::RecordError;
 use super::*;
-use crate::host::{ArrayFacts, ConnectionFacts, ControllerState, LedgerEntry, LegFacts, MemberFacts, PartitionFacts};
+use crate::host::{
+    ArrayFacts, ConnectionFacts, ControllerState, LedgerEntry, LegFacts, MemberFacts, PartitionFacts, SyncFacts,
+};
 
 mod back;
 mod gate;
@@ -641,8 +643,7 @@ fn a_leg_of_a_striped_volume_comes_back_into_its_own_slot() {
         matches!(&step, Step::AddMember { leg, member, .. } if leg == "v-3" && member.slot == 3 && !member.write_mostly),
         "{step}"
     );
-    bed.array.as_mut().unwrap().sync =
-        Some(crate::host::SyncFacts { action: "recover".into(), done: 0, total: 9, speed_kib: 1 });
+    bed.array.as_mut().unwrap().sync = Some(SyncFacts { action: "recover".into(), done: 0, total: 9, speed_kib: 1 });
     assert!(!matches!(bed.look(plan), Step::AddMember { .. }));
     bed.array.as_mut().unwrap().sync = None;
     bed.array.as_mut().unwrap().frozen = true;
@@ -702,8 +703,7 @@ fn progress_has_bytes_speed_and_an_estimate_and_is_said_in_tens() {
     let mut bed = Bed::new();
     bed.array.as_mut().unwrap().members[1].in_sync = false;
     bed.term().in_sync = vec!["v-0".to_owned()];
-    let sync =
-        |done| Some(crate::host::SyncFacts { action: "recover".to_owned(), done, total: 1 << 21, speed_kib: 20_480 });
+    let sync = |done| Some(SyncFacts { action: "recover".to_owned(), done, total: 1 << 21, speed_kib: 20_480 });
     bed.array.as_mut().unwrap().sync = sync((1 << 21) / 5);
     bed.quiet();
     let resync = |bed: &Bed| bed.attachment.status.as_ref().unwrap().array.as_ref().unwrap().resync.clone().unwrap();
@@ -715,6 +715,20 @@ fn progress_has_bytes_speed_and_an_estimate_and_is_said_in_tens() {
     assert_eq!(resync(&bed).percent, 20);
     bed.array.as_mut().unwrap().sync = sync((1 << 21) / 4 + 2000);
     assert!(!matches!(bed.plan(), Step::Report(_)), "within a tenth nothing is written");
+}
+
+/// md says `recover` for a moment whenever a member has gone.
+#[test]
+fn a_lost_leg_is_not_called_rebuilding() {
+    let mut array = Bed::new().array.unwrap();
+    let sync = |action: &str| SyncFacts { action: action.to_owned(), done: 0, total: 8, speed_kib: 0 };
+    array.members[1].in_sync = false;
+    assert!(report::copies(&array, &sync("recover")));
+    array.members[1].faulty = true;
+    assert!(!report::copies(&array, &sync("recover")));
+    array.members.truncate(1);
+    assert!(!report::copies(&array, &sync("recover")));
+    assert!(report::copies(&array, &sync("check")));
 }
 
 /// I7: who is in the way of a detach, or what the host refused, is said.

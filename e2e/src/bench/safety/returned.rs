@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Result, ensure};
 
-use crate::bed::{Bed, CHUNK};
+use crate::bed::Bed;
 use crate::bench::Row;
 use crate::lab::Lab;
 use crate::load::Load;
@@ -51,8 +51,7 @@ fn outage(lab: &mut Lab, bed: &Bed, load: &Load, run: usize) -> Result<Outage> {
     bed.lose(lab)?;
     pause(secs(OUTAGE).saturating_sub(cut.elapsed()));
     load.stop(lab, &bed.consumer)?;
-    let (written, dirtied) =
-        (load.bytes(before + 1..=load.journal(lab, &bed.consumer)?.issued), bed.marked(lab)? * CHUNK);
+    let (written, dirtied) = (load.bytes(before + 1..=load.journal(lab, &bed.consumer)?.issued), bed.marked(lab)?);
     ensure!(written > 0 && dirtied > 0, "nothing was written in the outage");
     lab.power_on(&bed.target)?;
     bed.volume(lab).wait_whole(2)?;

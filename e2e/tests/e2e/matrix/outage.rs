@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use meshstor_e2e::api::{all, ours};
+use meshstor_e2e::bed::marked;
 use meshstor_e2e::lab::Lab;
 use meshstor_e2e::load::Load;
 use meshstor_e2e::timeline::seconds;
@@ -126,25 +127,9 @@ impl Scene {
         let away = legs.iter().filter(|leg| leg.node != self.home && !in_sync(&leg.name));
         self.away = away.map(|leg| leg.uid.clone()).collect();
         if !self.keeps_writing && !self.away.is_empty() {
-            self.row.dirtied = self.marked(lab)? * self.away.len() as u64;
+            self.row.dirtied = marked(lab, &self.home, &self.array(lab)?)? * self.away.len() as u64;
         }
         Ok(())
-    }
-
-    /// Bytes in regions that are marked on a member in sync.
-    fn marked(&self, lab: &Lab) -> Result<u64> {
-        let script = format!(
-            "cd /sys/block/{}/md && cat bitmap/chunksize && for d in dev-ubd* dev-nvme*; do
-                if grep -q in_sync $d/state; then mdadm -X /dev/${{d#dev-}}; exit; fi
-            done; exit 1",
-            self.array(lab)?
-        );
-        let said = lab.guest(&self.home)?.shell(&script)?;
-        let chunk: u64 = said.lines().next().and_then(|line| line.parse().ok()).context("a chunk size")?;
-        let line = said.lines().find(|l| l.trim_start().starts_with("Bitmap :")).context("mdadm -X tells of bits")?;
-        let dirty = line.split(", ").nth(1).and_then(|rest| rest.split(' ').next());
-        let dirty: u64 = dirty.and_then(|n| n.parse().ok()).with_context(|| format!("{line} has a number"))?;
-        Ok(dirty * chunk)
     }
 
     /// Bytes that came to the legs that were away through their present connections.
